@@ -1,0 +1,1 @@
+"""The data of a study: annotations, splits, index, videos, poses."""

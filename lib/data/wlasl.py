@@ -1,0 +1,124 @@
+"""The index of a WLASL study: every official clip, what the data root holds of it, and where its sign
+stands."""
+
+import pandas as pd
+
+from lib.data.annotations import read_annotations
+from lib.data.sources import Content, look
+from lib.data.splits import drop_duplicates, signer_disjoint
+from lib.files import replacing
+from lib.study import Study, StudyError
+
+__all__ = ["build_index", "read_annotations", "read_index", "to_file_frames", "write_index"]
+
+# Annotated ends overshoot whole files by up to 4 % (real clips); compilations at least 70 %.
+ROUNDING_OVERSHOOT = 1.2
+
+
+def build_index(study: Study) -> pd.DataFrame:
+    """One row per official clip of the study, present or not, ordered by label and video_id.
+
+    Columns: those of `read_annotations`, and
+    path         str, of the clip in the study's first source; "" where missing
+    status       present | missing | unreadable: <reason> | dropped: <reason>; present = readable in every
+    source n_frames     Int64, frames in the first source; NA where it is missing or unreadable
+    content      str, SHA-256 of the clip in the first source (see lib.data.sources); "" where missing or
+    unreadable frame_start, frame_end are 0-based and half-open here, in frames of the file (see
+    `to_file_frames`); where n_frames is NA they stay at the annotation's rate, and an end of -1 stays -1.
+    fps is the file's own rate where the first source knows it, else the annotation's.
+    The study's `split` and `drop_duplicates` have been applied.
+    Raises StudyError when annotations or a whole source are absent or broken.
+    """
+    clips = read_annotations(study.root, study.subset)
+    if study.split == "signer-disjoint":
+        clips["split"] = signer_disjoint(clips)
+    found = [look(study, source, clips["video_id"]) for source in study.sources]
+    rows = [
+        _row(clip, [contents.get(clip["video_id"]) for contents in found])
+        for clip in clips.to_dict("records")
+    ]
+    index = pd.DataFrame(rows, index=clips.index)
+    index = index.astype({"signer": "Int64", "n_frames": "Int64"})
+    if study.drop_duplicates:
+        index = drop_duplicates(index)
+    return index
+
+
+def to_file_frames(
+    start: int, end: int, *, fps: float, file_fps: float | None, n_frames: int | None
+) -> tuple[int, int]:
+    """Turn annotated frame numbers into 0-based half-open ones of the file, scaled by `file_fps` / `fps`.
+
+    `start` and `end` are 1-based and inclusive at `fps`, end -1 = to the end. Where `file_fps` is unknown it
+    is taken to equal `fps`. With `n_frames` known the result lies in [0, n_frames] and holds at least one
+    frame; a segment that overshoots the file is cut at its end. Without it an end of -1 stays -1.
+    WLASL's own preprocess.py cuts YouTube compilations into one file per sign, to which the numbers of the
+    compilation no longer apply: see `is_cut_out`; then the whole file is the segment.
+    Raises ValueError unless 1 <= start <= end (or end = -1), rates are positive, n_frames > 0.
+    """
+    if start < 1 or (end != -1 and end < start) or fps <= 0 or (n_frames is not None and n_frames < 1):
+        raise ValueError(
+            f"need 1 <= start <= end or end = -1, got {start}..{end} at {fps} fps of {n_frames} frames"
+        )
+    ratio = (file_fps or fps) / fps
+    first = round((start - 1) * ratio)
+    if n_frames is None:
+        return first, -1 if end == -1 else max(round(end * ratio), first + 1)
+    last = n_frames if end == -1 else max(round(end * ratio), first + 1)
+    if is_cut_out(first, last, n_frames):
+        return 0, n_frames
+    return first, min(last, n_frames)
+
+
+def is_cut_out(first: int, end: int, n_frames: int) -> bool:
+    """Whether a file of `n_frames` holds just the segment [first, end), cut out of a longer one.
+
+    So it is when the segment lies wholly behind the file's end, or reaches far beyond it (not by the few
+    frames that rounding explains) while the file is nearer to the segment in length than to its end. All in
+    frames of the file.
+    """
+    reaches_far = end > ROUNDING_OVERSHOOT * n_frames
+    return first >= n_frames or (reaches_far and abs(n_frames - (end - first)) < end - n_frames)
+
+
+def _row(clip: dict, contents: list[Content | None]) -> dict:
+    """The index row of one clip, given what each source holds of it (None: nothing)."""
+    content = contents[0] if contents[0] and not contents[0].problem else None
+    n_frames = content.n_frames if content else None
+    fps = content.fps if content and content.fps else clip["fps"]
+    start, end = to_file_frames(
+        clip["frame_start"], clip["frame_end"], fps=clip["fps"], file_fps=fps, n_frames=n_frames
+    )
+    return clip | {
+        "frame_start": start,
+        "frame_end": end,
+        "fps": fps,
+        "path": str(contents[0].path) if contents[0] else "",
+        "status": _status(contents),
+        "n_frames": n_frames,
+        "content": content.sha256 if content else "",
+    }
+
+
+def _status(contents: list[Content | None]) -> str:
+    problems = [content.problem for content in contents if content and content.problem]
+    if problems:
+        return f"unreadable: {problems[0]}"
+    return "missing" if None in contents else "present"
+
+
+def write_index(index: pd.DataFrame, study: Study) -> None:
+    """Write the index to study.index_path; an interrupted write leaves an existing file untouched."""
+    with replacing(study.index_path) as path:
+        index.to_parquet(path, index=False)
+
+
+def read_index(study: Study) -> pd.DataFrame:
+    """Read the index that notebook 01 wrote, as `build_index` gives it. Raises StudyError when there is
+    none."""
+    if not study.index_path.is_file():
+        raise StudyError(
+            f"{study.index_path} is missing; run notebooks/01_dataset.ipynb, or "
+            f"`make study STUDY={study.name}`"
+        )
+    return pd.read_parquet(study.index_path)

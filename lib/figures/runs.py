@@ -1,0 +1,181 @@
+"""Figures of training runs: how they learned, how accurate they are and where they err."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from lib.figures.style import subplots
+
+READABLE_GLOSSES = 30  # rows of a confusion matrix whose labels can still be read
+
+
+def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
+    """Loss, and accuracy where the history has it, of training and validation over the epochs.
+
+    history: the columns of history.csv (epoch, loss, accuracy, val_loss, val_accuracy) or of
+    history-pretrain.csv (epoch, loss, val_loss). Raises KeyError when a column is lacking.
+    """
+    panels = ["loss", "accuracy"] if "accuracy" in history else ["loss"]
+    figure, axes = subplots(1, len(panels), size=(5 * len(panels), 3.5), squeeze=False)
+    for ax, name in zip(axes[0], panels, strict=True):
+        ax.plot(history["epoch"], history[name], label="training")
+        ax.plot(history["epoch"], history[f"val_{name}"], label="validation")
+        ax.set(xlabel="epoch", title=name)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if "accuracy" in panels:
+        _percent_axis(axes[0, 1].yaxis)
+        axes[0, 1].set_ylim(0, 1)
+    axes[0, 0].legend()
+    figure.suptitle(title)
+    return figure
+
+
+def accuracy_intervals(comparison: pd.DataFrame, chance: float, title: str = "Top-1 accuracy") -> Figure:
+    """Top-1 of each row of `lib.report.comparison`, its Wilson 95 % interval, the published figure below it.
+
+    chance: 1 / number of glosses, drawn as a dashed line. Means over seeds are drawn as diamonds.
+    """
+    figure, ax = subplots(size=(8, 1.4 + 0.4 * len(comparison)))
+    low, high = np.array(comparison["top1_ci95"].tolist()).T
+    place, colours = np.arange(len(comparison)), sns.color_palette()
+    ax.hlines(place, low, high, color=colours[0], linewidth=2)
+    for label, rows, marker in (
+        ("run", comparison["runs"] == 1, "o"),
+        ("mean of seeds", comparison["runs"] > 1, "D"),
+    ):
+        if rows.any():
+            ax.plot(
+                comparison["top1"][rows],
+                place[rows],
+                marker,
+                color=colours[0],
+                label=f"{label}, 95 % interval",
+            )
+    known = comparison["published_top1"].notna()
+    if known.any():
+        values = comparison["published_top1"][known].astype(float)
+        ax.plot(values, place[known] + 0.25, "x", color=colours[3], markeredgewidth=2, label="published")
+    ax.axvline(chance, color="grey", linestyle="--", label="chance")
+    ax.set_yticks(place, comparison["run"])
+    ax.set(xlim=(0, 1), ylim=(len(comparison) - 0.5, -0.5), title=title)
+    _percent_axis(ax.xaxis)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def confusion_heatmap(confusion: pd.DataFrame, most: int = READABLE_GLOSSES) -> Figure:
+    """Heat map of `lib.evaluation.confusion`: rows true, columns predicted gloss, colour = number of clips.
+
+    Of more than `most` glosses only those of the most frequent confusions are shown, as the title says.
+    """
+    shown = confusion.loc[(glosses := _most_confused_glosses(confusion, most)), glosses]
+    side = 2.5 + 0.28 * len(shown)
+    figure, ax = subplots(size=(side + 0.5, side))
+    sns.heatmap(
+        shown,
+        ax=ax,
+        cmap="rocket_r",
+        vmin=0,
+        square=True,
+        linewidths=0.5,
+        annot=shown.astype(str).where(shown > 0, ""),
+        fmt="",
+        annot_kws={"size": 9},
+        xticklabels=True,
+        yticklabels=True,
+        cbar=False,
+    )
+    whole = len(shown) == len(confusion)
+    number = f"all {len(confusion)}" if whole else f"{len(shown)} most confused of {len(confusion)}"
+    ax.set(title=f"Clips by true and predicted gloss, {number} glosses")
+    return figure
+
+
+def _most_confused_glosses(confusion: pd.DataFrame, most: int) -> pd.Index:
+    """The glosses of the most frequent confusions, in either direction; at most `most`, in label order."""
+    if len(confusion) <= most:
+        return confusion.index
+    errors = confusion.to_numpy() + confusion.to_numpy().T
+    pairs = np.argsort(-np.triu(errors, k=1), axis=None, kind="stable")
+    by_pair = np.column_stack(np.unravel_index(pairs, errors.shape)).ravel()
+    return confusion.index[np.sort(pd.unique(by_pair)[:most])]
+
+
+def worst_glosses(per_gloss: pd.DataFrame, count: int = 20) -> Figure:
+    """Bars of top-1 and top-5 of the `count` glosses of lowest top-1 in `lib.evaluation.per_gloss`."""
+    worst = per_gloss.sort_values(["top1", "top5"], kind="stable").head(count)
+    figure, ax = subplots(size=(7, 1.2 + 0.3 * len(worst)))
+    place, colours = np.arange(len(worst)), sns.color_palette()
+    ax.barh(place, worst["top5"], color=colours[0], alpha=0.3, label="top-5")
+    ax.barh(place, worst["top1"], color=colours[0], label="top-1")
+    ax.set_yticks(place, [f"{gloss} ({n})" for gloss, n in zip(worst["gloss"], worst["n"], strict=True)])
+    ax.set(
+        xlim=(0, 1), ylim=(len(worst) - 0.5, -0.5), title=f"The {len(worst)} worst glosses (number of clips)"
+    )
+    ax.grid(visible=False, axis="y")
+    _percent_axis(ax.xaxis)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def calibration_curve(calibration: pd.DataFrame, error: float) -> Figure:
+    """Accuracy against confidence (`lib.evaluation.calibration`) with the diagonal of perfect calibration.
+
+    error: expected calibration error, in [0, 1]. The area of a dot grows with its number of clips.
+    """
+    figure, ax = subplots(size=(4.5, 4.5))
+    ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="perfect")
+    ax.plot(calibration["confidence"], calibration["accuracy"], color=sns.color_palette()[0], alpha=0.5)
+    area = 20 + 300 * calibration["n"] / calibration["n"].sum()
+    ax.scatter(calibration["confidence"], calibration["accuracy"], s=area, label="clips by confidence")
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="confidence", ylabel="accuracy")
+    ax.set_title(f"Calibration, expected error {100 * error:.1f} %")
+    ax.legend(loc="upper left")
+    return figure
+
+
+def attention_over_time(attention: np.ndarray, hands: np.ndarray, title: str = "") -> Figure:
+    """Where in a clip the class token looks: one row per head, grouped by layer, one column per frame.
+
+    attention: float (layers, heads, frames), the class token's weights on the frames, each >= 0.
+    hands: bool (frames,), True where a frame shows a hand; drawn as a strip below.
+    Raises ValueError when the shapes do not agree.
+    """
+    attention, hands = np.asarray(attention), np.asarray(hands, dtype=bool)
+    if attention.ndim != 3 or hands.shape != attention.shape[2:]:
+        raise ValueError(
+            f"need (layers, heads, frames) and (frames,), got {attention.shape} and {hands.shape}"
+        )
+    layers, heads, frames = attention.shape
+    figure, (top, strip) = subplots(
+        2, 1, size=(8, 1.8 + 0.16 * layers * heads), sharex=True, height_ratios=[layers * heads, 1.5]
+    )
+    rows = attention.reshape(layers * heads, frames)
+    image = top.imshow(rows, aspect="auto", cmap="rocket_r", vmin=0, interpolation="nearest")
+    figure.colorbar(image, ax=top, label="attention")
+    top.hlines(np.arange(1, layers) * heads - 0.5, -0.5, frames - 0.5, color="grey", linewidth=1)
+    top.set_yticks(
+        np.arange(layers) * heads + (heads - 1) / 2, [f"layer {layer + 1}" for layer in range(layers)]
+    )
+    top.set_title(title or "Attention of the class token, one row per head")
+    _hand_strip(strip, hands)
+    return figure
+
+
+def _hand_strip(ax: Axes, hands: np.ndarray) -> None:
+    ax.imshow(
+        hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest"
+    )
+    ax.set_yticks([0], ["hand seen"])
+    ax.set_xlabel("frame")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for each in (ax, *ax.figure.axes):
+        each.grid(visible=False)
+
+
+def _percent_axis(axis: Axis) -> None:
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))

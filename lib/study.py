@@ -1,0 +1,190 @@
+"""A study: one YAML file that says which data, which split and which runs; checked before work starts."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+STUDIES = Path(__file__).parents[1] / "workflow" / "studies"
+
+# Names become parts of file names.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Source = Literal["videos", "keypoints", "hands"]
+
+
+class StudyError(ValueError):
+    """What a user can put right, said in one line: the file or key, what is wrong, what to do."""
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RunSpec(_Checked):
+    """A recipe to train: once with seed 0 and the recipe's name, or once for each of `seeds`.
+
+    `set` replaces settings of the recipe for this study, by dotted name ("train.epochs": 5).
+    """
+
+    recipe: Name
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    set: dict[str, Any] = {}
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Name and seed of each run."""
+        if self.seeds is None:
+            yield self.recipe, 0
+        else:
+            yield from ((f"{self.recipe}-s{seed}", seed) for seed in self.seeds)
+
+
+class StudyFile(_Checked):
+    """The keys of a study file. Every key without a default must be there; no other key may be."""
+
+    title: str
+    synthetic: bool = False  # made-up data: every report says so
+    subset: Annotated[int, Field(ge=2)]  # number of glosses
+    sources: Annotated[list[Source], Field(min_length=1)]  # a clip is present when readable in all of these
+    split: Literal["official", "signer-disjoint"]
+    drop_duplicates: bool = False
+    layout: Literal["openpose-54", "hands-42"]
+    runs: Annotated[list[RunSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _run_names_are_unique(self) -> Self:
+        names = self.run_names()
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"run '{name}' stands twice in 'runs': remove one or give it other 'seeds'")
+        return self
+
+    def run_names(self) -> list[str]:
+        """Names of all runs in the order of the file: "<recipe>", or "<recipe>-s<seed>" for each seed."""
+        return [name for spec in self.runs for name, _ in spec.runs()]
+
+
+class Study(StudyFile):
+    """A study file together with its name and the data root it is run on."""
+
+    name: Name
+    root: Path
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the heavy files, which git ignores."""
+        return home() / "data" / self.name
+
+    @property
+    def report_dir(self) -> Path:
+        """Folder of the light files, which are committed."""
+        return home() / "reports" / self.name
+
+    @property
+    def index_path(self) -> Path:
+        """The index: one row per official clip (parquet)."""
+        return self.data_dir / "index.parquet"
+
+    @property
+    def poses_path(self) -> Path:
+        """The pose store (npz)."""
+        return self.data_dir / "poses.npz"
+
+    def find_run(self, name: str) -> tuple[RunSpec, int]:
+        """Recipe and seed of the run called `name`. Raises StudyError, with the runs, when there is none."""
+        for spec in self.runs:
+            for run, seed in spec.runs():
+                if run == name:
+                    return spec, seed
+        raise StudyError(f"study {self.name} has no run '{name}'; its runs: {', '.join(self.run_names())}")
+
+
+def home() -> Path:
+    """Where data/ and reports/ lie: $STUDY_HOME, else the root of the repository."""
+    return Path(os.environ.get("STUDY_HOME") or STUDIES.parents[1]).absolute()
+
+
+def load_study(name: str, data: str | Path = "", require_data: bool = True) -> Study:
+    """Read and check a study file.
+
+    `name` is a file in workflow/studies/ without its suffix, or the path of a .yaml file.
+    `data` is the data root; a relative one starts at `home()`. Empty: a synthetic study has its own at
+    data/<name>/wlasl, others need one.
+    Raises StudyError when the file is absent or wrong or, with `require_data`, when the data root is absent.
+    """
+    path = _find_file(name)
+    fields = dict(_read(path))
+    root = _find_root(path.stem, data, synthetic=fields["synthetic"])
+    if require_data and not root.is_dir():
+        hint = "run `make study` to make it" if fields["synthetic"] and not data else "correct DATA"
+        raise StudyError(f"the data root {root} does not exist: {hint}")
+    try:
+        return Study(**fields, name=path.stem, root=root)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {explain(error, Study)}") from None
+
+
+def _find_file(name: str) -> Path:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
+    if path.is_file():
+        return path
+    shipped = sorted(file.stem for file in STUDIES.glob("*.yaml"))
+    guess = f" (did you mean '{near[0]}'?)" if (near := difflib.get_close_matches(name, shipped, 1)) else ""
+    raise StudyError(
+        f"there is no study '{name}'{guess}; workflow/studies/ has {', '.join(shipped)}; "
+        "or give the path of a .yaml file"
+    )
+
+
+def _read(path: Path) -> StudyFile:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return StudyFile.model_validate(content if isinstance(content, dict) else {})
+    except ValidationError as error:
+        raise StudyError(f"{path}: {explain(error, StudyFile)}") from None
+
+
+def _find_root(name: str, data: str | Path, *, synthetic: bool) -> Path:
+    if not str(data) and not synthetic:
+        raise StudyError(f"study {name} needs the WLASL data: say where they are with DATA=<root> (see data/README.md)")
+    return Path(os.path.normpath(home() / (data or f"data/{name}/wlasl")))
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first problem of a file in one line; unknown keys first, as a misspelt key is missing too."""
+    problems = error.errors(include_url=False)
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    *parents, key = first["loc"] or ("",)
+    where = f" in {_dotted(parents)}" if parents else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{where}{_suggest(str(key), _model_at(model, parents))}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing{where}; add it"
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    return f"key '{_dotted(first['loc'])}': {first['msg']}, got {first['input']!r}"
+
+
+def _model_at(model: type[BaseModel], location: list[str | int]) -> type[BaseModel]:
+    """The model that the keys at `location` belong to; list positions have no model of their own."""
+    for key in (part for part in location if isinstance(part, str)):
+        annotation = model.model_fields[key].annotation
+        parts = (annotation, *get_args(annotation))
+        model = next(part for part in parts if isinstance(part, type) and issubclass(part, BaseModel))
+    return model
+
+
+def _suggest(key: str, model: type[BaseModel]) -> str:
+    near = difflib.get_close_matches(key, model.model_fields, 1)
+    return f" (did you mean '{near[0]}'?)" if near else f"; the keys are {', '.join(model.model_fields)}"
+
+
+def _dotted(location: list | tuple) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")

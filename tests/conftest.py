@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def wlasl_root():
+    """The real WLASL data beside the repository; tests that need them are skipped where they are absent."""
+    root = REPOSITORY.parent / "shared" / "wlasl"
+    if not root.is_dir():
+        pytest.skip("the real WLASL data are not here")
+    return root
+
+
+@pytest.fixture
+def repository():
+    """Root of the repository."""
+    return REPOSITORY

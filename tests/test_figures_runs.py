@@ -1,0 +1,96 @@
+"""What the figures of runs show, read back from the drawn values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.figures import runs
+
+
+def labels(ticks) -> list[str]:
+    return [tick.get_text() for tick in ticks]
+
+
+def test_training_curves_show_loss_and_accuracy_of_both_splits():
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 2.0], "val_loss": [3.5, 2.5]})
+    assert len(runs.training_curves(history).axes) == 1
+    figure = runs.training_curves(history.assign(accuracy=[0.1, 0.5], val_accuracy=[0.2, 0.4]))
+    drawn = [line.get_ydata().tolist() for ax in figure.axes for line in ax.lines]
+    assert drawn == [[3.0, 2.0], [3.5, 2.5], [0.1, 0.5], [0.2, 0.4]]
+
+
+def test_accuracy_figure_has_interval_published_figure_and_chance():
+    table = pd.DataFrame(
+        {
+            "run": ["i3d", "spobet (mean of 2)"],
+            "runs": [1, 2],
+            "top1": [0.5, 0.6],
+            "top1_ci95": [[0.4, 0.6], [0.5, 0.7]],
+            "published_top1": [0.4845, None],
+        }
+    )
+    (ax,) = runs.accuracy_intervals(table, chance=0.01).axes
+    assert labels(ax.get_yticklabels()) == ["i3d", "spobet (mean of 2)"]
+    segments = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert segments == [[0.4, 0.6], [0.5, 0.7]]
+    lines = {line.get_label(): np.asarray(line.get_xdata()).tolist() for line in ax.lines}
+    assert lines["run, 95 % interval"] == [0.5]
+    assert lines["mean of seeds, 95 % interval"] == [0.6]
+    assert lines["published"] == [0.4845]
+    assert lines["chance"] == [0.01, 0.01]
+
+
+def test_accuracy_figure_without_published_figures_has_no_such_marker():
+    table = pd.DataFrame(
+        {"run": ["a"], "runs": [1], "top1": [0.5], "top1_ci95": [[0.4, 0.6]], "published_top1": [None]}
+    )
+    (ax,) = runs.accuracy_intervals(table, chance=0.1).axes
+    assert "published" not in [line.get_label() for line in ax.lines]
+
+
+def square(counts) -> pd.DataFrame:
+    glosses = [f"gloss {number}" for number in range(len(counts))]
+    return pd.DataFrame(counts, index=glosses, columns=glosses)
+
+
+def test_confusion_of_few_glosses_is_shown_whole():
+    counts = square(np.array([[3, 1], [0, 2]]))
+    (ax,) = runs.confusion_heatmap(counts).axes
+    assert np.asarray(ax.collections[0].get_array()).reshape(2, 2).tolist() == [[3, 1], [0, 2]]
+    assert labels(ax.get_yticklabels()) == ["gloss 0", "gloss 1"]
+    assert "all 2 glosses" in ax.get_title(loc="left")
+
+
+def test_confusion_of_many_glosses_shows_the_most_confused_ones():
+    counts = np.diag(np.full(100, 9))
+    counts[80, 7], counts[7, 80], counts[50, 20] = 1, 1, 3
+    (ax,) = runs.confusion_heatmap(square(counts), most=4).axes
+    assert labels(ax.get_yticklabels()) == ["gloss 7", "gloss 20", "gloss 50", "gloss 80"]
+    assert "4 most confused of 100" in ax.get_title(loc="left")
+
+
+def test_worst_glosses_come_first_with_their_number_of_clips():
+    table = pd.DataFrame(
+        {"gloss": list("abc"), "n": [2, 4, 3], "top1": [1.0, 0.25, 0.5], "top5": [1, 0.5, 1]}
+    )
+    (ax,) = runs.worst_glosses(table, count=2).axes
+    assert labels(ax.get_yticklabels()) == ["b (4)", "c (3)"]
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 1, 0.25, 0.5]
+
+
+def test_calibration_curve_shows_accuracy_over_confidence():
+    table = pd.DataFrame({"confidence": [0.3, 0.9], "accuracy": [0.2, 0.7], "n": [1, 3]})
+    (ax,) = runs.calibration_curve(table, error=0.175).axes
+    assert ax.collections[0].get_offsets().tolist() == [[0.3, 0.2], [0.9, 0.7]]
+    assert "17.5 %" in ax.get_title(loc="left")
+
+
+def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
+    attention = np.arange(2 * 3 * 4, dtype=float).reshape(2, 3, 4)
+    hands = np.array([False, True, True, False])
+    top, strip, *_ = runs.attention_over_time(attention, hands).axes
+    assert top.images[0].get_array().tolist() == attention.reshape(6, 4).tolist()
+    assert labels(top.get_yticklabels()) == ["layer 1", "layer 2"]
+    assert strip.images[0].get_array().tolist() == [[0, 1, 1, 0]]
+    with pytest.raises(ValueError, match="need \\(layers, heads, frames\\)"):
+        runs.attention_over_time(attention, hands[:3])

@@ -1,0 +1,162 @@
+"""Augmentation of pose clips: space, time and what the detector loses.
+
+A clip is float32 (frames, joints, 3): x, y, present in {0, 1}, with x = y = 0 where a joint is not present.
+Every function returns a new clip of that form and draws from the generator that it is given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from lib.data.layouts import Layout
+
+HANDS = ("left", "right")
+
+
+class PoseAugment(BaseModel):
+    """How strongly poses are varied in training; 0 switches a variation off.
+
+    Lengths are in units of the clip's own spread (the root mean square distance of its joints from their centre).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees, uniform in ±")
+    scale: float = Field(0.0, ge=0, lt=1, description="each axis times 1 ± scale")
+    shear: float = Field(0.0, ge=0, lt=1, description="uniform in ±")
+    shift: float = Field(0.0, ge=0, description="each hand moves by a normal draw of this deviation")
+    noise: float = Field(0.0, ge=0, description="standard deviation of every joint in every frame")
+    mirror: float = Field(0.0, ge=0, le=1, description="probability")
+    warp: float = Field(0.0, ge=0, lt=1, description="strength of the smooth change of speed inside a clip")
+    speed: float = Field(0.0, ge=0, lt=1, description="the whole clip 1 ± speed times as long")
+    crop: float = Field(0.0, ge=0, lt=1, description="largest share of frames cut off at both ends together")
+    frame_dropout: float = Field(0.0, ge=0, lt=1, description="largest share of frames lost")
+    hand_dropout: float = Field(0.0, ge=0, le=1, description="probability that one hand is lost for a while")
+    probability: float = Field(1.0, ge=0, le=1, description="share of clips that are varied in space at all")
+
+
+def augment(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Vary one clip: first in time, then in space, then by losing hands and frames.
+
+    Returns float32 (frames', joints, 3) with 1 <= frames' <= about frames * (1 + speed).
+    """
+    clip = vary_time(clip, how, rng)
+    if rng.random() < how.mirror:
+        clip = mirror(clip, layout)
+    if rng.random() < how.probability:
+        clip = vary_space(clip, how, layout, rng)
+    if rng.random() < how.hand_dropout:
+        clip = drop_hand(clip, layout, rng)
+    return drop_frames(clip, how.frame_dropout, rng)
+
+
+def vary_space(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Rotate, scale and shear the whole clip, shift each hand, add noise to each joint."""
+    if not clip[..., 2].any():
+        return clip
+    matrix = affine_matrix(how.rotation, how.scale, how.shear, rng)
+    clip = transform(clip, matrix)
+    unit = spread(clip)
+    if how.shift:
+        clip = shift_hands(clip, how.shift * unit, layout, rng)
+    return jitter(clip, how.noise * unit, rng) if how.noise else clip
+
+
+def affine_matrix(rotation: float, scale: float, shear: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw one linear map: shear, then a scale for each axis, then a rotation in degrees. Returns (2, 2)."""
+    angle = np.radians(rng.uniform(-rotation, rotation))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    stretch = np.diag(1 + rng.uniform(-scale, scale, 2))
+    slant = np.array([[1, rng.uniform(-shear, shear)], [0, 1]])
+    return turn @ stretch @ slant
+
+
+def transform(clip: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply a (2, 2) linear map about the centre of the present joints; what is missing stays missing."""
+    here = centre(clip)
+    return with_xy(clip, (clip[..., :2] - here) @ matrix.T.astype(np.float32) + here)
+
+
+def shift_hands(clip: np.ndarray, deviation: float, layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Move each hand as a whole, by one offset for the clip: the hand's own shape and movement stay."""
+    offsets = np.zeros((clip.shape[1], 2), np.float32)
+    for hand in HANDS:
+        offsets[layout.parts[hand]] = rng.normal(0, deviation, 2)
+    return with_xy(clip, clip[..., :2] + offsets)
+
+
+def jitter(clip: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """Add independent normal noise to every present joint, as a detector does."""
+    return with_xy(clip, clip[..., :2] + rng.normal(0, deviation, clip[..., :2].shape))
+
+
+def mirror(clip: np.ndarray, layout: Layout) -> np.ndarray:
+    """Reflect about the vertical through the centre, and swap left with right joints: a left-handed signer."""
+    flipped = transform(clip, np.diag([-1.0, 1.0]))
+    order = np.arange(clip.shape[1])
+    left, right = np.array(layout.pairs).T
+    order[left], order[right] = right, left
+    return flipped[:, order]
+
+
+def vary_time(clip: np.ndarray, how: PoseAugment, rng: np.random.Generator) -> np.ndarray:
+    """Crop at both ends, change the speed as a whole and, smoothly, inside the clip."""
+    if not (how.warp or how.speed or how.crop):
+        return clip
+    frames = len(clip)
+    cut = rng.uniform(0, how.crop) * (frames - 1)
+    start = rng.uniform(0, cut)
+    count = max(1, round((frames - cut) * (1 + rng.uniform(-how.speed, how.speed))))
+    even = np.linspace(0, 1, count)
+    bent = even + how.warp * rng.uniform(-1, 1) * np.sin(np.pi * even) / np.pi
+    return resample(clip, start + bent * (frames - 1 - cut))
+
+
+def resample(clip: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Read a clip at fractional frame numbers, linearly between two frames in which a joint is present.
+
+    Where only one of the two neighbours has the joint, the nearer neighbour decides, so nothing is made up.
+    positions: (count,) in [0, frames - 1]. Returns float32 (count, joints, 3).
+    """
+    low = np.floor(positions).astype(int)
+    high = np.minimum(low + 1, len(clip) - 1)
+    weight = (positions - low).astype(np.float32)[:, None, None]
+    nearest = clip[np.round(positions).astype(int)]
+    between = (1 - weight) * clip[low] + weight * clip[high]
+    both = clip[low, :, 2:] * clip[high, :, 2:] > 0
+    return np.where(both, between, nearest)
+
+
+def drop_hand(clip: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Lose one hand over a span of up to half of the frames, as a detector does; the rest is untouched."""
+    span = rng.integers(1, max(2, len(clip) // 2 + 1))
+    start = rng.integers(0, len(clip) - span + 1)
+    clip = clip.copy()
+    clip[start : start + span, layout.parts[HANDS[rng.integers(2)]]] = 0
+    return clip
+
+
+def drop_frames(clip: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Lose up to `share` of the frames (all joints missing there); the length and the timing stay."""
+    lost = rng.random(len(clip)) < rng.uniform(0, share)
+    return np.where(lost[:, None, None], np.float32(0), clip)
+
+
+def centre(clip: np.ndarray) -> np.ndarray:
+    """Mean position of the present joints over the whole clip, float32 (2,); zero when there are none."""
+    present = clip[..., 2:]
+    return (clip[..., :2] * present).sum((0, 1)) / max(present.sum(), 1)
+
+
+def spread(clip: np.ndarray) -> float:
+    """Root mean square distance of the present joints from their centre."""
+    present = clip[..., 2]
+    squared = ((clip[..., :2] - centre(clip)) ** 2).sum(-1)
+    return float(np.sqrt((squared * present).sum() / max(present.sum(), 1)))
+
+
+def with_xy(clip: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """The clip with new coordinates; a missing joint keeps x = y = 0."""
+    present = clip[..., 2:]
+    return np.concatenate([xy * present, present], -1, dtype=np.float32)

@@ -1,0 +1,104 @@
+"""Batches of pose clips: length-bucketed, padded as little as possible, the same for the same seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from lib.data.augment import resample
+
+Vary = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class PoseBatches(keras.utils.PyDataset):
+    """What `fit`, `predict` and `evaluate` read: poses float32 (batch, frames, joints, 3) and one-hot labels.
+
+    Clips of similar length share a batch, so little is padded; the padding is frames without joints, which every
+    model masks. With `vary` (training) clips are shuffled and varied anew in each epoch, drawing from
+    (seed, epoch, batch): an interrupted training that starts again at an epoch sees what it would have seen.
+    Without it (evaluation) the order is that of the clips given.
+    """
+
+    def __init__(
+        self,
+        clips: list[np.ndarray],
+        labels: np.ndarray | None,
+        num_classes: int,
+        batch_size: int,
+        *,
+        max_frames: int,
+        vary: Vary | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        pad_to: int = 8,
+    ) -> None:
+        """Hold the clips, each (frames, joints, 3), and their labels (n,) or None for prediction.
+
+        Clips longer than `max_frames` are resampled to that length. Raises ValueError for an empty list.
+        """
+        super().__init__()
+        if not clips:
+            raise ValueError("no clips to make batches of")
+        self.clips = clips
+        self.targets = None if labels is None else np.eye(num_classes, dtype=np.float32)[labels]
+        self.batch_size, self.max_frames, self.pad_to = batch_size, max_frames, pad_to
+        self.vary, self.seed, self.epoch = vary, seed, epoch
+        self.lengths = np.array([len(clip) for clip in clips])
+        self.order = self._order()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        rows = self.order[number]
+        rng = np.random.default_rng([self.seed, self.epoch, number])
+        poses = pad([self._clip(row, rng) for row in rows], self.pad_to)
+        return (poses,) if self.targets is None else (poses, self.targets[rows])
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch; keras calls this."""
+        self.set_epoch(self.epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order, and the variations, of this epoch."""
+        self.epoch = epoch
+        self.order = self._order()
+
+    def _clip(self, row: int, rng: np.random.Generator) -> np.ndarray:
+        clip = self.clips[row] if self.vary is None else self.vary(self.clips[row], rng)
+        return shorten(clip, self.max_frames)
+
+    def _order(self) -> list[np.ndarray]:
+        if self.vary is None:
+            return _split(np.arange(len(self.clips)), self.batch_size)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        # Sorted by a jittered length: like with like in a batch, yet other neighbours in every epoch.
+        jittered = self.lengths * rng.uniform(0.8, 1.25, len(self.lengths))
+        batches = _split(np.argsort(jittered), self.batch_size)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:
+    """Resample a clip evenly to `max_frames` when it is longer."""
+    return clip if len(clip) <= max_frames else resample(clip, np.linspace(0, len(clip) - 1, max_frames))
+
+
+def trim(clip: np.ndarray) -> np.ndarray:
+    """Cut off leading and trailing frames without any joint; a clip without joints becomes one empty frame."""
+    seen = np.flatnonzero(clip[..., 2].any(1))
+    return clip[seen[0] : seen[-1] + 1] if len(seen) else clip[:1]
+
+
+def pad(clips: list[np.ndarray], multiple: int) -> np.ndarray:
+    """Stack clips (frames_i, joints, 3), padded with missing frames to the longest, rounded up to `multiple`."""
+    longest = max(map(len, clips))
+    batch = np.zeros((len(clips), -(-longest // multiple) * multiple, *clips[0].shape[1:]), np.float32)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    return batch
+
+
+def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]

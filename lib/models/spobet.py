@@ -1,0 +1,223 @@
+"""SPOBET: a BERT-style transformer over the frames of a pose clip; and SPOBET-plus, with a convolutional front.
+
+Published (github.com/Kojk-AI/spobet, bert_encoder.py and spobet.py): a dense embedding with ReLU, a frame of ones in
+front as the classification token, post-norm encoder blocks without position embedding, a dense head on that token.
+Pre-training hides frames and has a dense layer restore them. Theirs is the default of every field of `SpobetConfig`;
+the rest is what SPOBET-plus adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+from keras import layers, ops
+from pydantic import BaseModel, ConfigDict, Field
+
+from lib.data.layouts import LAYOUTS
+from lib.models.poses import PoseFeatures
+
+NORM_EPSILON = 1e-6  # bert_encoder.py
+MAX_TOKENS = 256  # rows of the position embedding; the published clips have at most 250 frames
+
+
+class SpobetConfig(BaseModel):
+    """The shape of the network; the defaults are the published ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: Literal["openpose-54", "hands-42"] = "openpose-54"
+    normalisation: Literal["published", "robust"] = "published"
+    motion: bool = Field(False, description="add each joint's place in the clip and its movement to the features")
+    stride: int = Field(1, ge=1, description="frames that the embedding joins into one token")
+    width: int = Field(64, ge=1)
+    depth: int = Field(6, ge=1, description="encoder blocks")
+    heads: int = Field(4, ge=1)
+    feed_forward: int = Field(512, ge=1)
+    convolutions: int = Field(0, ge=0, description="depthwise convolution blocks before each encoder block")
+    kernel: int = Field(11, ge=1, description="tokens that a convolution sees")
+    pre_norm: bool = Field(False, description="normalise before each branch instead of after it")
+    positions: bool = Field(False, description="learned position embedding")
+    pool: bool = Field(False, description="the head sees the mean of all tokens beside the classification token")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+
+
+def build_spobet(num_classes: int, **options: Any) -> Spobet:
+    """Make and build a model; `options` are fields of SpobetConfig."""
+    config = SpobetConfig(**options)
+    model = Spobet(config, num_classes, name="spobet")
+    model(ops.zeros((1, 8, len(LAYOUTS[config.layout].joints), 3)))
+    return model
+
+
+class Spobet(keras.Model):
+    """Poses float32 (batch, frames, joints, 3) to logits (batch, num_classes)."""
+
+    def __init__(self, config: SpobetConfig, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.features = PoseFeatures(config.layout, config.normalisation, config.motion, name="features")
+        self.encoder = Encoder(config, name="encoder")
+        self.pooled = layers.Dense(2 * config.width, activation="silu", name="pooled") if config.pool else None
+        self.dropout = layers.Dropout(config.head_dropout)
+        self.head = layers.Dense(num_classes, dtype="float32", name="head")
+
+    def call(self, poses: Any, training: bool = False) -> Any:
+        """Classify a batch."""
+        token, frames, mask, _ = self.encoder(*self.features(poses), training=training)
+        if self.pooled is not None:
+            token = self.pooled(ops.concatenate([token, mean_token(frames, mask)], -1))
+        return self.head(self.dropout(token, training=training))
+
+    def attention(self, poses: Any) -> Any:
+        """Attention scores (batch, depth, heads, 1 + tokens, 1 + tokens); row and column 0: classification token.
+
+        A token stands for `config.stride` frames. Each row sums to 1; masked tokens get 0.
+        """
+        return ops.stack(self.encoder(*self.features(poses), training=False)[3], axis=1)
+
+
+class MaskedFrames(keras.Model):
+    """Pre-training of a Spobet's features and encoder: hide frames, restore them, mean squared error.
+
+    Of the hidden frames 90 % become zeros and 10 % uniform noise in [0, 1), as published (mask_ds in
+    process_data.py). The loss counts hidden frames only, and in them only what was there.
+    """
+
+    def __init__(self, model: Spobet, share: float = 0.3, span: int = 1, seed: int = 0, **kwargs: Any) -> None:
+        """Hide `share` of the frames in runs of `span` frames."""
+        super().__init__(**kwargs)
+        self.config, self.features, self.encoder = model.config, model.features, model.encoder
+        self.share, self.span = share, span
+        self.draw = keras.random.SeedGenerator(seed)
+        self.decoder: layers.Dense | None = None
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Make the decoder: one value for every value of every frame of a token."""
+        values = self.features.compute_output_spec(keras.KerasTensor(shape))[0].shape[-1]
+        self.decoder = layers.Dense(self.config.stride * values, dtype="float32", name="decoder")
+        self.decoder.build((None, self.config.width))
+
+    def call(self, poses: Any, training: bool = False) -> Any:
+        """Restore the hidden frames; adds the loss. Returns the restored features (batch, frames', values)."""
+        features, mask = self.features(poses)
+        hidden = self.hide(mask)
+        tokens, _ = self.encoder(self.replace(features, hidden), mask, training=training)[1:3]
+        restored = ops.reshape(self.decoder(tokens), (ops.shape(features)[0], -1, features.shape[-1]))
+        restored = restored[:, : ops.shape(features)[1]]
+        weight = hidden[..., None] * ops.cast(features != 0, "float32")
+        error = ops.sum(weight * (restored - features) ** 2) / ops.maximum(ops.sum(weight), 1.0)
+        self.add_loss(error)
+        return restored
+
+    def hide(self, mask: Any) -> Any:
+        """Choose the frames to hide: float32 (batch, frames) of 0 and 1, never a masked frame."""
+        batch, frames = ops.shape(mask)[0], ops.shape(mask)[1]
+        runs = -(-frames // self.span)
+        chosen = ops.cast(keras.random.uniform((batch, runs), seed=self.draw) < self.share, "float32")
+        return ops.repeat(chosen, self.span, axis=1)[:, :frames] * mask
+
+    def replace(self, features: Any, hidden: Any) -> Any:
+        """Put zeros or noise in the place of hidden frames."""
+        noise = keras.random.uniform(ops.shape(features), seed=self.draw)
+        noisy = ops.cast(keras.random.uniform(ops.shape(hidden), seed=self.draw) < 0.1, "float32")
+        return features * (1 - hidden[..., None]) + noise * (noisy * hidden)[..., None]
+
+
+class Encoder(layers.Layer):
+    """Embedding, classification token and encoder blocks."""
+
+    def __init__(self, config: SpobetConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.embed = layers.Dense(config.width, activation=None if config.pre_norm else "relu", name="embed")
+        self.positions = layers.Embedding(MAX_TOKENS, config.width) if config.positions else None
+        self.fronts = [[ConvBlock(config) for _ in range(config.convolutions)] for _ in range(config.depth)]
+        self.blocks = [EncoderBlock(config) for _ in range(config.depth)]
+        self.norm = layers.LayerNormalization(epsilon=NORM_EPSILON) if config.pre_norm else None
+
+    def call(self, features: Any, mask: Any, training: bool = False) -> tuple[Any, Any, Any, list[Any]]:
+        """Encode features (batch, frames, values) with mask (batch, frames).
+
+        Returns the classification token (batch, width), the other tokens (batch, tokens, width), their mask
+        (batch, tokens) and each block's attention scores (batch, heads, 1 + tokens, 1 + tokens).
+        """
+        mask = ops.max(fold(mask[..., None], self.config.stride), -1)
+        token, x = self.tokens(fold(features, self.config.stride))
+        mask = ops.cast(mask, x.dtype)
+        all_scores = []
+        for front, block in zip(self.fronts, self.blocks, strict=True):
+            for convolution in front:
+                x = convolution(x, mask, training=training)
+            token, x, scores = block(token, x, mask, training=training)
+            all_scores.append(scores)
+        if self.norm is not None:
+            token, x = self.norm(token), self.norm(x)
+        return token[:, 0], x, mask, all_scores
+
+    def tokens(self, folded: Any) -> tuple[Any, Any]:
+        """Embed a frame of ones, the classification token (batch, 1, width), and the frames (batch, tokens, width)."""
+        token, x = self.embed(ops.ones_like(folded[:, :1])), self.embed(folded)
+        if self.positions is not None:
+            x = x + self.positions(ops.arange(ops.shape(x)[1]))
+        return token, x
+
+
+class EncoderBlock(layers.Layer):
+    """Self-attention and a feed-forward network, each with a residual connection."""
+
+    def __init__(self, config: SpobetConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pre_norm = config.pre_norm
+        self.attention = layers.MultiHeadAttention(config.heads, config.width // config.heads)
+        self.norms = [layers.LayerNormalization(epsilon=NORM_EPSILON) for _ in range(2)]
+        self.expand = layers.Dense(config.feed_forward, activation="silu" if config.pre_norm else "relu")
+        self.project = layers.Dense(config.width)
+        self.drops = [layers.Dropout(config.dropout) for _ in range(2)]
+
+    def call(self, token: Any, x: Any, mask: Any, training: bool = False) -> tuple[Any, Any, Any]:
+        """Mix all tokens. The classification token is always seen; masked tokens never are."""
+        seen = ops.concatenate([ops.ones_like(mask[:, :1]), mask], 1)[:, None] > 0
+        x = ops.concatenate([token, x], 1)
+        y = self.norms[0](x) if self.pre_norm else x
+        y, scores = self.attention(y, y, attention_mask=seen, return_attention_scores=True, training=training)
+        x = x + self.drops[0](y, training=training)
+        x = x if self.pre_norm else self.norms[0](x)
+        y = self.project(self.expand(self.norms[1](x) if self.pre_norm else x))
+        x = x + self.drops[1](y, training=training)
+        x = x if self.pre_norm else self.norms[1](x)
+        return x[:, :1], x[:, 1:], scores
+
+
+class ConvBlock(layers.Layer):
+    """Expand, convolve each channel over time, squeeze: what SPOBET-plus has before each encoder block."""
+
+    def __init__(self, config: SpobetConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norm = layers.LayerNormalization(epsilon=NORM_EPSILON)
+        self.expand = layers.Dense(2 * config.width, activation="silu")
+        self.convolve = layers.DepthwiseConv1D(config.kernel, padding="same")
+        self.rescale = layers.BatchNormalization(momentum=0.95)
+        self.project = layers.Dense(config.width)
+        self.drop = layers.Dropout(config.dropout)
+
+    def call(self, x: Any, mask: Any, training: bool = False) -> Any:
+        """Mix neighbouring tokens; masked ones give nothing to their neighbours."""
+        y = self.expand(self.norm(x)) * mask[..., None]
+        y = ops.silu(self.rescale(self.convolve(y), training=training))
+        return x + self.drop(self.project(y), training=training)
+
+
+def fold(x: Any, stride: int) -> Any:
+    """Join each `stride` frames: (batch, frames, values) to (batch, ceil(frames / stride), stride * values)."""
+    if stride == 1:
+        return x
+    batch, frames, values = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
+    x = ops.pad(x, ((0, 0), (0, -frames % stride), (0, 0)))
+    return ops.reshape(x, (batch, -1, stride * values))
+
+
+def mean_token(x: Any, mask: Any) -> Any:
+    """Mean of the tokens that are not masked, (batch, width); zero where all are."""
+    return ops.sum(x * mask[..., None], 1) / ops.maximum(ops.sum(mask, 1, keepdims=True), 1.0)

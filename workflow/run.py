@@ -1,0 +1,86 @@
+"""`make study`: check the study and its data, then run Snakemake, and end with why a step failed if one did.
+
+    python workflow/run.py <study> <data root, or ""> [Snakemake's options]
+
+What can be known to fail before any work is done fails here, as one line.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import snakemake.cli
+
+from lib.data.annotations import read_annotations
+from lib.study import Study, StudyError, home, load_study
+
+WORKFLOW = Path(__file__).absolute().parent
+
+
+def main(name: str, data: str, options: list[str]) -> int:
+    """Check, run, and return the exit code: 0, or 1 with the reason as the last line on stderr."""
+    data = from_home(data)
+    try:
+        study = load_study(name, data, require_data=False)
+        check(study, generated=not data)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    home().mkdir(parents=True, exist_ok=True)
+    return run(study, [*arguments(name, data), *options])
+
+
+def run(study: Study, arguments: list[str]) -> int:
+    """Run Snakemake in this process, so that signals reach it, then print what failed notebooks left."""
+    errors = study.data_dir / "unfinished"
+    for old in errors.glob("*.error"):
+        old.unlink()
+    try:
+        snakemake.cli.main(arguments)
+    except SystemExit as end:
+        for error in sorted(errors.glob("*.error")):
+            print(error.read_text(), end="", file=sys.stderr)
+        return 1 if end.code else 0
+    return 0
+
+
+def from_home(data: str) -> str:
+    """A relative data root starts where the user stands, but at `home()` in the notebooks' parameters."""
+    return os.path.relpath(data, home()) if data and not os.path.isabs(data) else data
+
+
+def check(study: Study, *, generated: bool) -> None:
+    """Raise StudyError for a recipe, data root, annotation file or source that is absent or broken."""
+    for spec in study.runs:
+        recipe = WORKFLOW / "recipes" / f"{spec.recipe}.yaml"
+        if not recipe.is_file():
+            there = ", ".join(sorted(path.stem for path in recipe.parent.glob("*.yaml")))
+            raise StudyError(f"study {study.name}: there is no recipe '{spec.recipe}'; there are {there}")
+    if study.synthetic and generated:
+        return
+    if not study.root.is_dir():
+        raise StudyError(f"the data root {study.root} does not exist: correct DATA")
+    read_annotations(study.root, study.subset)
+    for source in study.sources:
+        if not any((study.root / source).glob("*")):
+            raise StudyError(
+                f"{study.root / source} is missing or empty: put the {source} there (see data/README.md), "
+                f"or take '{source}' out of the study's sources"
+            )
+
+
+def arguments(name: str, data: str) -> list[str]:
+    """Snakemake's arguments: little chatter, and nothing to clean up by hand after a kill.
+
+    The steps hold locks of their own, which end with their processes (run_notebook.py), hence --nolock.
+    """
+    config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}", f"data={data}"]
+    return [
+        *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
+        *("--cores", "all", "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
+        *("--quiet", "reason", "host", "--config", *config),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -1,0 +1,103 @@
+"""Run one notebook and leave it, executed, as .ipynb and .html in the report.
+
+    run_notebook.py <notebook> <report file without suffix> <folder for unfinished> key=value …
+
+While it runs, and when it fails, the notebook lies in the folder for unfinished ones; the report is only
+touched when every cell has passed. A failure is one line in <unfinished>/<step>.error, which run.py prints
+last, below Snakemake's own messages.
+"""
+
+import fcntl
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from lib.files import replacing
+
+
+def main(notebook: Path, report: Path, unfinished: Path, parameters: dict[str, str]) -> int:
+    """Run the notebook; the exit code is 0, or 1 after a failure."""
+    logging.basicConfig(level=logging.INFO, format=f"[{report.name}] %(message)s")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    draft = unfinished / f"{report.name}.ipynb"
+    error = draft.with_suffix(".error")
+    try:
+        with only_one(draft.with_suffix(".lock"), report.name):
+            execute(notebook, draft, parameters)
+            publish(draft, report)
+    except (PapermillExecutionError, DeadKernelError, BlockingIOError) as failure:
+        error.write_text(f"error: {explain(failure, draft)}\n")
+        return 1
+    error.unlink(missing_ok=True)
+    return 0
+
+
+@contextmanager
+def only_one(path: Path, step: str) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends, so nothing has to be unlocked after a kill.
+
+    Raises BlockingIOError when another process runs the step, even one that outlived its Snakemake.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{step} is already running; wait for it or end it") from None
+        yield
+
+
+def execute(notebook: Path, draft: Path, parameters: dict[str, str]) -> None:
+    """Run every cell, showing which one and what it prints; `draft` is written cell by cell.
+
+    The working directory is the notebook's folder, as in JupyterLab.
+    """
+    papermill.execute_notebook(notebook, draft, parameters, cwd=notebook.parent, log_output=True, progress_bar=True)
+
+
+def publish(draft: Path, report: Path) -> None:
+    """Move a finished notebook into the report, with a page to read beside it.
+
+    Paths and times that papermill notes are left out: the same results give the same file on any machine.
+    """
+    content = nbformat.read(draft, as_version=4)
+    for part in (content, *content.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
+    page = to_page(content, report.name)
+    with replacing(report.with_name(f"{report.name}.html")) as path:
+        path.write_text(page, encoding="utf-8")
+    with replacing(report.with_name(f"{report.name}.ipynb")) as path:
+        nbformat.write(content, path)
+    draft.unlink()
+
+
+def to_page(content: nbformat.NotebookNode, title: str) -> str:
+    """An HTML page that loads nothing from elsewhere: figures are inside, and there is no MathJax."""
+    exporter = HTMLExporter(template_name="classic", mathjax_url="", require_js_url="", jquery_url="")
+    return exporter.from_notebook_node(content, {"metadata": {"name": title}})[0]
+
+
+def explain(failure: Exception, draft: Path) -> str:
+    """The failure in one line. What the user can put right (StudyError) already says what to do."""
+    if isinstance(failure, BlockingIOError):
+        return str(failure)
+    if isinstance(failure, DeadKernelError):
+        return f"the kernel of {draft.stem} was ended from outside, perhaps for want of memory; start again"
+    message = " ".join(failure.evalue.split())
+    if failure.ename == "StudyError":
+        return message
+    return f"{draft.stem}, cell {failure.cell_index}: {failure.ename}: {message} (see {draft})"
+
+
+if __name__ == "__main__":
+    _notebook, _report, _unfinished, *_pairs = sys.argv[1:]
+    _parameters = dict(pair.split("=", 1) for pair in _pairs)
+    sys.exit(main(Path(_notebook).absolute(), Path(_report), Path(_unfinished), _parameters))

@@ -1,0 +1,146 @@
+"""The synthetic mini-WLASL: its form, its faults, and that it is a fair little problem."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lib.data.audit import audit
+from lib.data.sample import SIGNS, SPLITS, joints_of, plan_clips, segment, write_sample
+from lib.data.video import frames, probe
+from lib.data.wlasl import build_index
+from lib.study import StudyError, load_study
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("sample") / "wlasl"
+    write_sample(root, clips_per_gloss=8)
+    return root
+
+
+@pytest.fixture(scope="module")
+def index(small):
+    return build_index(load_study("sample", small))
+
+
+def counts(index, small) -> dict[str, int]:
+    return audit(index, load_study("sample", small)).set_index("check")["count"].to_dict()
+
+
+def test_the_whole_sample_is_10_glosses_by_24_clips_by_8_signers_split_by_signer():
+    clips = plan_clips(0, 24)
+    assert len(clips) == 240
+    assert {clip.gloss for clip in clips} == set(SIGNS)
+    assert {clip.signer.number for clip in clips} == set(range(8))
+    for clip in clips:
+        assert clip.signer.number in SPLITS[clip.split]
+
+
+def test_clips_have_30_to_80_frames_and_both_frame_rates():
+    clips = plan_clips(0, 24)
+    lengths = [clip.before + clip.signed + clip.after for clip in clips]
+    assert min(lengths) >= 30
+    assert max(lengths) <= 80
+    share = np.mean([clip.fps == 30 for clip in clips])
+    assert 0.3 < share < 0.7
+
+
+def test_every_signer_differs_from_the_others():
+    signers = {clip.signer.number: clip.signer for clip in plan_clips(0, 24)}.values()
+    for attribute in ("shoulders", "skin", "shirt", "background", "speed"):
+        assert len({getattr(signer, attribute) for signer in signers}) == 8
+    assert {signer.left_handed for signer in signers} == {True, False}
+
+
+def test_annotated_segment_is_the_signed_one_at_25_frames_per_second():
+    clips = [clip for clip in plan_clips(0, 24) if clip.before]
+    for clip in clips:
+        start, end = segment(clip)
+        assert abs((start - 1) / 25 - clip.before / clip.fps) < 0.021
+        assert abs(end / 25 - (clip.before + clip.signed) / clip.fps) < 0.021
+
+
+def test_annotation_files_have_the_form_of_wlasl(small):
+    records = json.loads((small / "annotations" / "WLASL_v0.3.json").read_text())
+    keys = "bbox fps frame_end frame_start instance_id signer_id source split url variation_id video_id".split()
+    assert [record["gloss"] for record in records] == list(SIGNS)
+    assert all(sorted(instance) == keys for record in records for instance in record["instances"])
+
+
+def test_videos_are_h264_of_256_pixels_with_a_keypoint_file_for_each_frame(small, index):
+    for clip in index[index["status"] == "present"].itertuples():
+        info = probe(small / "videos" / f"{clip.video_id}.mp4")
+        assert (info.width, info.height) == (256, 256)
+        assert len(list((small / "keypoints" / clip.video_id).glob("image_*_keypoints.json"))) == info.frames
+
+
+def test_keypoints_lie_where_the_hand_is_drawn(small):
+    clip = plan_clips(0, 8)[0]
+    body, hands = joints_of(clip, 0)
+    picture = next(iter(frames(small / "videos" / f"{clip.video_id}.mp4")))
+    x, y = hands[0, 0, [0, 5, 9, 13]].mean(0).round().astype(int)
+    assert np.abs(picture[y, x].astype(int) - clip.signer.skin).max() < 40
+
+
+def test_audit_finds_exactly_the_planted_faults(index, small):
+    found = counts(index, small)
+    assert found["clips_official"] == 80
+    assert found["clips_present"] == 78
+    assert found["unreadable"] == 1
+    assert (index["status"] == "missing").sum() == 1
+    assert found["duplicate_groups"] == 1
+    assert found["duplicate_groups_across_splits"] == 1
+    assert found["duplicate_groups_conflicting_labels"] == 0
+    assert found["test_signers"] == 2
+    assert found["test_signers_also_in_train"] == 0
+
+
+def test_same_seed_gives_the_same_json_and_frames_and_another_seed_does_not(small, tmp_path):
+    write_sample(tmp_path / "again", clips_per_gloss=8)
+    write_sample(tmp_path / "other", seed=1, clips_per_gloss=8)
+    files = [p.relative_to(small) for p in sorted(small.rglob("*.json"))]
+    assert all((small / p).read_bytes() == (tmp_path / "again" / p).read_bytes() for p in files)
+    name = "videos/00001.mp4"
+    first, again, other = (list(frames(root / name)) for root in (small, tmp_path / "again", tmp_path / "other"))
+    assert np.array_equal(first, again)
+    assert len(first) != len(other) or not np.array_equal(first, other)
+
+
+def test_existing_root_is_left_alone(small):
+    before = sorted(small.rglob("*"))
+    with pytest.raises(StudyError, match="already exists"):
+        write_sample(small)
+    assert sorted(small.rglob("*")) == before
+
+
+def features(clip) -> np.ndarray:
+    """Hands and arms relative to the neck in shoulder widths, the dominant hand first."""
+    body, hands = joints_of(clip, 0)
+    joints = np.concatenate([body[:, :8], hands.reshape(len(hands), -1, 2)], 1)
+    return ((joints - np.array(clip.signer.neck)) / clip.signer.shoulders).reshape(len(joints), -1)
+
+
+def linear_accuracy(view) -> float:
+    clips = plan_clips(0, 24)
+    rows = {split: [clip for clip in clips if (clip.split == "test") == (split == "test")] for split in ("fit", "test")}
+    x = {split: np.array([view(features(clip)) for clip in rows[split]]) for split in rows}
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(x["fit"], [clip.gloss for clip in rows["fit"]])
+    return model.score(x["test"], [clip.gloss for clip in rows["test"]])
+
+
+def test_a_linear_model_on_the_mean_pose_stays_under_60_percent():
+    assert linear_accuracy(lambda poses: poses.mean(0)) < 0.6
+
+
+def test_a_linear_model_on_the_middle_frame_stays_under_60_percent():
+    assert linear_accuracy(lambda poses: poses[len(poses) // 2]) < 0.6
+
+
+def test_a_linear_model_on_the_whole_sequence_does_much_better():
+    assert linear_accuracy(lambda poses: poses[np.linspace(0, len(poses) - 1, 12).astype(int)].ravel()) > 0.75

@@ -36,7 +36,7 @@ def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str
     return figure
 
 
-def presence_over_time(poses: list[np.ndarray], layout: Layout, bins: int = 40) -> Figure:
+def presence_over_time(poses: list[np.ndarray], layout: Layout, title: str, bins: int = 40) -> Figure:
     """Share of clips in which each part is seen, over the course of a clip from its start (0) to its end (1).
 
     A part is seen in a frame when any of its joints is present.
@@ -46,7 +46,7 @@ def presence_over_time(poses: list[np.ndarray], layout: Layout, bins: int = 40) 
     for part, where in layout.parts.items():
         seen = [clip[:, where, 2].any(1)[np.rint(when * (len(clip) - 1)).astype(int)] for clip in poses]
         axis.plot(when, np.mean(seen, axis=0), color=COLOURS[part], label=part)
-    axis.set(title="Which parts are seen when", xlabel="time within the clip", ylabel="share of clips")
+    axis.set(title=title, xlabel="time within the clip", ylabel="share of clips")
     axis.set(xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(title="part")
     return figure
@@ -56,9 +56,7 @@ def _skeleton(axis: Axes, pose: np.ndarray, layout: Layout) -> None:
     """The bones of one frame (joints, 3) whose two ends are present, and its joints."""
     bones = [edge for edge in layout.edges if pose[list(edge), 2].all()]
     colours = [COLOURS[_part(layout, end)] for _, end in bones]
-    axis.add_collection(
-        LineCollection([pose[list(bone), :2] for bone in bones], colors=colours, linewidths=1.3)
-    )
+    axis.add_collection(LineCollection([pose[list(bone), :2] for bone in bones], colors=colours, linewidths=1.3))
     for part, where in layout.parts.items():
         joints = pose[where][pose[where, 2] > 0]
         axis.scatter(*joints[:, :2].T, s=3, color=COLOURS[part])

@@ -249,9 +249,7 @@ def per_gloss(predictions: Predictions) -> pd.DataFrame:
     """Accuracy of each gloss that occurs: columns gloss, n (clips), top1, top5 in [0, 1]; worst first."""
     scores = {"top1": top_k_credit(predictions, 1), "top5": top_k_credit(predictions, 5)}
     clips = pd.DataFrame({"gloss": predictions.glosses[predictions.label], **scores})
-    table = clips.groupby("gloss", as_index=False).agg(
-        n=("top1", "size"), top1=("top1", "mean"), top5=("top5", "mean")
-    )
+    table = clips.groupby("gloss", as_index=False).agg(n=("top1", "size"), top1=("top1", "mean"), top5=("top5", "mean"))
     return table.sort_values(["top1", "top5", "gloss"], ignore_index=True)
 
 
@@ -288,9 +286,7 @@ def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
     """
     confidence = softmax(predictions.logits.astype(np.float64), axis=1).max(axis=1)
     span = np.clip(np.ceil(confidence * bins), 1, bins).astype(int)
-    clips = pd.DataFrame(
-        {"high": span / bins, "confidence": confidence, "accuracy": top_k_credit(predictions, 1)}
-    )
+    clips = pd.DataFrame({"high": span / bins, "confidence": confidence, "accuracy": top_k_credit(predictions, 1)})
     table = clips.groupby("high", as_index=False).agg(
         n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
     )

@@ -52,26 +52,18 @@ def read_metrics(study: Study, run: str, split: str = "test") -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text())
     except FileNotFoundError:
-        raise StudyError(
-            f"run {run} has no {path.name}: run `make study STUDY={study.name}` to train it"
-        ) from None
+        raise StudyError(f"run {run} has no {path.name}: run `make study STUDY={study.name}` to train it") from None
     except json.JSONDecodeError as error:
-        raise StudyError(
-            f"{path}: broken JSON ({error}); delete it and run `make study STUDY={study.name}`"
-        ) from None
+        raise StudyError(f"{path}: broken JSON ({error}); delete it and run `make study STUDY={study.name}`") from None
     needed = {"n", "n_missing", "top1_ci95", *SCORES, *RunFacts.__annotations__} - {"val_top1"}
     if lacking := sorted(needed - metrics.keys()):
-        raise StudyError(
-            f"{path}: lacks {', '.join(lacking)}; delete it and run `make study STUDY={study.name}`"
-        )
+        raise StudyError(f"{path}: lacks {', '.join(lacking)}; delete it and run `make study STUDY={study.name}`")
     return metrics
 
 
 def read_predictions(study: Study, split: str = "test") -> dict[str, Predictions]:
     """The predictions of every run by its name. Raises StudyError when a file is absent or broken."""
-    return {
-        run: Predictions.load(run_dir(study, run) / f"predictions-{split}.npz") for run in study.run_names()
-    }
+    return {run: Predictions.load(run_dir(study, run) / f"predictions-{split}.npz") for run in study.run_names()}
 
 
 def comparison(study: Study) -> pd.DataFrame:
@@ -90,9 +82,7 @@ def comparison(study: Study) -> pd.DataFrame:
         rows += seeds
         if len(seeds) > 1:
             rows.append(_mean_row(spec.recipe, seeds))
-    return pd.DataFrame(
-        [row | published(study, row["model"], row["variant"]) for row in rows], columns=COLUMNS
-    )
+    return pd.DataFrame([row | published(study, row["model"], row["variant"]) for row in rows], columns=COLUMNS)
 
 
 def _row(study: Study, run: str) -> dict[str, Any]:
@@ -221,8 +211,7 @@ def _measured_on(study: Study, n: int, n_missing: int, split: str) -> str:
 def _sources(table: pd.DataFrame) -> list[str]:
     runs = table.dropna(subset="published_source").groupby("published_source", sort=False)["model"].unique()
     return [
-        f"Published for {', '.join(models)}, on the whole official split: {source}."
-        for source, models in runs.items()
+        f"Published for {', '.join(models)}, on the whole official split: {source}." for source, models in runs.items()
     ]
 
 

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.data.augment import PoseAugment, augment
-from lib.data.batches import PoseBatches, trim
-from lib.data.layouts import LAYOUTS
+from lib.data.batches import PoseBatches, shorten, trim
+from lib.data.layouts import LAYOUTS, SIDES
 from lib.data.poses import PoseStore
 from lib.data.wlasl import read_index
 from lib.evaluation import Predictions, missing_count, write_metrics
@@ -74,7 +74,7 @@ class Run:
 
     def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> PoseBatches:
         """Make the batches of a split: with `vary` shuffled and augmented, for training; with their targets or not."""
-        rows, layout = self.clips(split), LAYOUTS[self.study.layout]
+        rows, layout, how = self.clips(split), LAYOUTS[self.study.layout], self.config.augment
         if rows.empty:
             raise StudyError(f"study {self.study.name}: no clip of split '{split}' is present; see the audit")
         return PoseBatches(
@@ -83,7 +83,7 @@ class Run:
             len(self.glosses),
             recipe.batch_size,
             max_frames=self.config.max_frames,
-            vary=(lambda clip, rng: augment(clip, self.config.augment, layout, rng)) if vary else None,
+            vary=(lambda clip, other, rng: augment(clip, how, layout, rng, other)) if vary else None,
             seed=self.seed,
         )
 
@@ -155,6 +155,19 @@ class Run:
             train_seconds=sum(history["seconds"].sum() for history in histories),
             epochs=sum(map(len, histories)),
         )
+
+    def attention(self, model: Spobet, video_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the classification token attends to in one clip.
+
+        Returns float32 (depth, heads, frames), each frame with the weight of its token, and bool (frames,): whether a
+        hand is seen.
+        """
+        clip = shorten(self.poses[video_id], self.config.max_frames)
+        scores = keras.ops.convert_to_numpy(model.attention(clip[None]))[0, :, :, 0, 1:]
+        by_frame = np.repeat(scores.astype(np.float32), model.config.stride, axis=-1)[..., : len(clip)]
+        parts = LAYOUTS[self.study.layout].parts
+        hands = np.logical_or(*(clip[:, parts[side], 2].any(1) for side in SIDES))
+        return by_frame, hands
 
     def _save_history(self, history: pd.DataFrame, name: str) -> pd.DataFrame:
         self.report.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -142,10 +143,12 @@ def _find_file(name: str) -> Path:
 def _read(path: Path) -> StudyFile:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date that does not exist
         raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: holds no keys; it needs {', '.join(StudyFile.model_fields)}")
     try:
-        return StudyFile.model_validate(content if isinstance(content, dict) else {})
+        return StudyFile.model_validate(content)
     except ValidationError as error:
         raise StudyError(f"{path}: {explain(error, StudyFile)}") from None
 
@@ -163,12 +166,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     *parents, key = first["loc"] or ("",)
     where = f" in {_dotted(parents)}" if parents else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{where}{_suggest(str(key), _model_at(model, parents))}"
+        return f"unknown key {key!r}{where}{_suggest(str(key), _model_at(model, parents))}"
     if first["type"] == "missing":
         return f"key '{key}' is missing{where}; add it"
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
-    return f"key '{_dotted(first['loc'])}': {first['msg']}, got {first['input']!r}"
+    return f"key '{_dotted(first['loc'])}': {first['msg']}, got {reprlib.repr(first['input'])}"
 
 
 def _model_at(model: type[BaseModel], location: list[str | int]) -> type[BaseModel]:

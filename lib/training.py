@@ -13,8 +13,12 @@ import pandas as pd
 from keras import ops
 from pydantic import BaseModel, ConfigDict, Field
 
+from lib.files import replacing
+
 NOT_DECAYED = ["bias", "gamma", "beta", "embedding"]  # weight decay is for the matrices alone
 REPORTS = 20  # lines of progress that a training prints
+DRAWS = 1 << 16  # more than the random draws of one layer in one epoch
+SIGNS = {"val_accuracy": 1, "val_loss": -1}  # higher is better, lower is better
 
 
 class Recipe(BaseModel):
@@ -128,49 +132,85 @@ def fit(
         metrics=["accuracy"] if classify else None,
     )
     monitor = "val_accuracy" if classify else "val_loss"
-    callbacks = make_callbacks(recipe, train, folder, monitor)
-    model.fit(train, validation_data=val, epochs=recipe.epochs, callbacks=callbacks, verbose=0)
+    if not patience_is_over(read_history(folder / "history.csv"), monitor, recipe.early_stopping):
+        callbacks = make_callbacks(recipe, train, folder, monitor)
+        model.fit(
+            feed(train), validation_data=feed(val), epochs=recipe.epochs, callbacks=callbacks, verbose=0,
+            shuffle=False,  # keras would draw an order from a generator that an interruption resets
+        )  # fmt: skip
     model.load_weights(folder / "best.weights.h5")
     return read_history(folder / "history.csv")
 
 
-def make_callbacks(recipe: Recipe, train: Any, folder: Path, monitor: str) -> list[keras.callbacks.Callback]:
-    """What happens around the epochs. The order matters: what is saved to go on from are the weights in training;
-    what is saved as best is their moving average, which stands in for them from there to the next epoch.
+def feed(batches: keras.utils.PyDataset) -> Any:
+    """What `model.fit` reads; for TensorFlow a tf.data.Dataset that leaves the number of frames (axis 1) open.
+
+    By itself keras tells TensorFlow that all batches have the axes on which the first two agree.
     """
-    mode = "max" if monitor == "val_accuracy" else "min"
-    past = read_history(folder / "history.csv")[monitor].tolist()
-    best = (max(past) if mode == "max" else min(past)) if past else None
-    callbacks = [
-        keras.callbacks.BackupAndRestore(str(folder / "last"), double_checkpoint=True, delete_checkpoint=False),
-        FollowEpoch(train),
-        Log(folder / "history.csv", recipe.epochs),
-        keras.callbacks.TensorBoard(str(folder / "tensorboard")),
-        keras.callbacks.TerminateOnNaN(raise_error=True),
-    ]
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    shapes = [(None, None, *array.shape[2:]) if array.ndim > 2 else (None, *array.shape[1:]) for array in batches[0]]
+    data = tf.data.Dataset.from_generator(
+        lambda: (batches[i] for i in range(len(batches))),
+        output_signature=tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes),
+    )
+    return data.apply(tf.data.experimental.assert_cardinality(len(batches)))
+
+
+def make_callbacks(recipe: Recipe, train: Any, folder: Path, monitor: str) -> list[keras.callbacks.Callback]:
+    """What happens around the epochs. The order matters.
+
+    The best weights are kept as the validation ends, while their moving average still stands in for those in
+    training. Then comes the row of the history, and last what a later training goes on from: killed between any
+    two of these, it lives through the epoch again and nothing is lost.
+    """
+    history = folder / "history.csv"
+    callbacks = [FollowEpoch(train), KeepBest(folder / "best.weights.h5", monitor, read_history(history))]
     if recipe.average is not None:
-        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    callbacks.append(
-        keras.callbacks.ModelCheckpoint(
-            folder / "best.weights.h5", monitor, mode=mode, save_best_only=True, save_weights_only=True,
-            initial_value_threshold=best,
-        )
-    )  # fmt: skip
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    callbacks += [
+        keras.callbacks.TerminateOnNaN(raise_error=True),
+        Log(history, recipe.epochs),
+        keras.callbacks.TensorBoard(str(folder / "tensorboard")),
+    ]
     if recipe.early_stopping is not None:
-        callbacks.append(Patience(recipe.early_stopping, monitor, mode, past))
-    return callbacks
+        callbacks.append(StopEarly(history, monitor, recipe.early_stopping))
+    last = str(folder / "last")
+    return [*callbacks, keras.callbacks.BackupAndRestore(last, double_checkpoint=True, delete_checkpoint=False)]
 
 
 class FollowEpoch(keras.callbacks.Callback):
-    """Tell the data which epoch it is, so that a resumed training sees what an unbroken one sees."""
+    """Begin each epoch with that epoch's batches and random numbers, so that a resumed training is an unbroken one."""
 
     def __init__(self, data: Any) -> None:
         super().__init__()
         self.data = data
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Runs after BackupAndRestore has found the epoch to begin with."""
-        self.data.set_epoch(self.model._initial_epoch or 0)
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Weights files lack the state of dropout: a seed that stays, and a count of draws that begins here anew."""
+        self.data.set_epoch(epoch)
+        for state in self.model.variables:
+            if state.name == "seed_generator_state":
+                state.assign([int(state[0]), epoch * DRAWS])
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Save the weights whenever a validation is better than all before it, also those before an interruption."""
+
+    def __init__(self, path: Path, monitor: str, history: pd.DataFrame) -> None:
+        super().__init__()
+        self.path, self.metric, self.sign = path, monitor.removeprefix("val_"), SIGNS[monitor]
+        self.best = (self.sign * history[monitor]).max() if len(history) else -math.inf
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Judge the validation that ends."""
+        value = self.sign * logs[self.metric]
+        if value > self.best:
+            self.best = value
+            with replacing(self.path) as partial:
+                self.model.save_weights(partial)
 
 
 class Log(keras.callbacks.Callback):
@@ -191,25 +231,31 @@ class Log(keras.callbacks.Callback):
         history = read_history(self.path)
         history = history[history["epoch"] <= epoch] if len(history) else history
         rows = pd.concat([history, pd.DataFrame([row])]) if len(history) else pd.DataFrame([row])
-        rows.to_csv(self.path, index=False)
+        with replacing(self.path) as partial:
+            rows.to_csv(partial, index=False)
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:
             left = (self.epochs - epoch - 1) * rows["seconds"].tail(5).mean()
             values = "  ".join(f"{name} {row[name]:.4f}" for name in rows if name not in ("epoch", "seconds"))
             print(f"epoch {epoch + 1}/{self.epochs}  {values}  {left / 60:.1f} min left", flush=True)
 
 
-class Patience(keras.callbacks.EarlyStopping):
-    """Early stopping that remembers the epochs before an interruption."""
+class StopEarly(keras.callbacks.Callback):
+    """Stop when the history's best epoch is too long ago."""
 
-    def __init__(self, epochs: int, monitor: str, mode: str, past: list[float]) -> None:
-        super().__init__(monitor=monitor, mode=mode, patience=epochs)
-        self.past = past
+    def __init__(self, history: Path, monitor: str, patience: int) -> None:
+        super().__init__()
+        self.history, self.monitor, self.patience = history, monitor, patience
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Live through the past epochs again."""
-        super().on_train_begin(logs)
-        for epoch, value in enumerate(self.past):
-            self.on_epoch_end(epoch, {self.monitor: value})
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Runs after Log has written the epoch's row."""
+        self.model.stop_training = patience_is_over(read_history(self.history), self.monitor, self.patience)
+
+
+def patience_is_over(history: pd.DataFrame, monitor: str, patience: int | None) -> bool:
+    """Whether the last `patience` epochs (None: any number) were no better than the best one before them."""
+    if patience is None or history.empty:
+        return False
+    return len(history) - 1 - int((SIGNS[monitor] * history[monitor]).to_numpy().argmax()) >= patience
 
 
 def read_history(path: Path) -> pd.DataFrame:

@@ -1,7 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
 REPOSITORY = Path(__file__).parents[1]
 
 

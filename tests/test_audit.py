@@ -62,10 +62,7 @@ def test_count(table, check, count):
 
 def test_details_name_the_clips(table):
     assert table.loc["unreadable", "detail"] == "3 cut short"
-    assert (
-        table.loc["duplicate_groups_across_splits", "detail"]
-        == "1 book (train) = 2 book (test) = 8 all (train)"
-    )
+    assert table.loc["duplicate_groups_across_splits", "detail"] == "1 book (train) = 2 book (test) = 8 all (train)"
     assert table.loc["test_signers_also_in_train", "detail"] == "they sign 2 of 3 test clips"
     assert table.loc["clips_present_test", "detail"] == "100.0% of 3"
 
@@ -125,8 +122,5 @@ def test_known_duplicates_of_the_real_hand_landmarks_are_found(wlasl_root, subse
     table = audit(build_index(study), study).set_index("check")
     assert table.loc["duplicate_groups", "count"] == REAL_DUPLICATES[subset]
     assert "24960 go (test) = 24961 go (train)" in table.loc["duplicate_groups_across_splits", "detail"]
-    assert (
-        "05741 before (test) = 32253 last (test)"
-        in table.loc["duplicate_groups_conflicting_labels", "detail"]
-    )
+    assert "05741 before (test) = 32253 last (test)" in table.loc["duplicate_groups_conflicting_labels", "detail"]
     assert table.loc["clips_present", "count"] == {100: 1013, 300: 2660}[subset]

@@ -290,9 +290,7 @@ def test_unknown_and_left_out_facts_are_named(tmp_path):
 
 # ---- errors and calibration
 
-CONFUSED = predictions(
-    logits=np.eye(3)[[0, 1, 1, 1, 2, 0]], label=[0, 0, 0, 1, 2, 2], glosses=["book", "drink", "who"]
-)
+CONFUSED = predictions(logits=np.eye(3)[[0, 1, 1, 1, 2, 0]], label=[0, 0, 0, 1, 2, 2], glosses=["book", "drink", "who"])
 
 
 def test_per_gloss_lists_the_worst_first():

@@ -70,9 +70,7 @@ def test_confusion_of_many_glosses_shows_the_most_confused_ones():
 
 
 def test_worst_glosses_come_first_with_their_number_of_clips():
-    table = pd.DataFrame(
-        {"gloss": list("abc"), "n": [2, 4, 3], "top1": [1.0, 0.25, 0.5], "top5": [1, 0.5, 1]}
-    )
+    table = pd.DataFrame({"gloss": list("abc"), "n": [2, 4, 3], "top1": [1.0, 0.25, 0.5], "top5": [1, 0.5, 1]})
     (ax,) = runs.worst_glosses(table, count=2).axes
     assert labels(ax.get_yticklabels()) == ["b (4)", "c (3)"]
     assert [bar.get_width() for bar in ax.patches] == [0.5, 1, 0.25, 0.5]

@@ -54,9 +54,7 @@ def test_unknown_signers_stand_in_train():
 
 def test_unknown_signers_everywhere_is_an_error_that_says_which_file_has_them():
     table = clips().assign(signer=pd.array([pd.NA] * 600, dtype="Int64"))
-    with pytest.raises(
-        StudyError, match=r"needs the signers, which nslt files do not hold; add WLASL_v0\.3\.json"
-    ):
+    with pytest.raises(StudyError, match=r"needs the signers, which nslt files do not hold; add WLASL_v0\.3\.json"):
         signer_disjoint(table)
 
 

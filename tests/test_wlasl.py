@@ -216,9 +216,7 @@ def test_official_counts_of_the_real_files(wlasl_root, subset):
 @pytest.mark.parametrize("subset", [100, 300])
 def test_real_rich_and_nslt_files_agree_on_clip_gloss_and_split(wlasl_root, subset, tmp_path):
     tables = []
-    for number, names in enumerate(
-        [(f"WLASL{subset}.json",), (f"nslt_{subset}.json", "wlasl_class_list.txt")]
-    ):
+    for number, names in enumerate([(f"WLASL{subset}.json",), (f"nslt_{subset}.json", "wlasl_class_list.txt")]):
         folder = tmp_path / str(number) / "annotations"
         folder.mkdir(parents=True)
         for name in names:
@@ -234,9 +232,7 @@ starts = st.integers(1, 12000)
 lengths = st.integers(1, 400)
 
 
-@given(
-    start=starts, length=lengths, whole=st.booleans(), fps=rates, file_fps=rates, n_frames=st.integers(1, 900)
-)
+@given(start=starts, length=lengths, whole=st.booleans(), fps=rates, file_fps=rates, n_frames=st.integers(1, 900))
 def test_segment_lies_in_the_file_and_is_never_empty(start, length, whole, fps, file_fps, n_frames):
     end = -1 if whole else start + length - 1
     first, last = to_file_frames(start, end, fps=fps, file_fps=file_fps, n_frames=n_frames)

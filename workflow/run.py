@@ -74,10 +74,11 @@ def arguments(name: str, data: str) -> list[str]:
 
     The steps hold locks of their own, which end with their processes (run_notebook.py), hence --nolock.
     """
-    config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}", f"data={data}"]
+    config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}"]
+    config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
     return [
         *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
-        *("--cores", "all", "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
+        *("--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
         *("--quiet", "reason", "host", "--config", *config),
     ]
 

@@ -9,6 +9,7 @@ last, below Snakemake's own messages.
 
 import fcntl
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,17 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lib.files import replacing
+
+# What papermill tells besides the cells' own words, and objects that only a page can show.
+UNTOLD = re.compile(r"(Executing|Ending) (Cell|notebook)|(Input|Output) Notebook|Working directory|<")
 
 
 def main(notebook: Path, report: Path, unfinished: Path, parameters: dict[str, str]) -> int:
     """Run the notebook; the exit code is 0, or 1 after a failure."""
-    logging.basicConfig(level=logging.INFO, format=f"[{report.name}] %(message)s")
+    show_progress(report.name)
     unfinished.mkdir(parents=True, exist_ok=True)
     draft = unfinished / f"{report.name}.ipynb"
     error = draft.with_suffix(".error")
@@ -38,6 +43,13 @@ def main(notebook: Path, report: Path, unfinished: Path, parameters: dict[str, s
         return 1
     error.unlink(missing_ok=True)
     return 0
+
+
+def show_progress(step: str) -> None:
+    """Show what the cells print, such as epochs; papermill's bar says which cell it is."""
+    logging.basicConfig(level=logging.INFO, format=f"[{step}] %(message)s")
+    logging.getLogger("papermill").addFilter(lambda record: not UNTOLD.match(record.getMessage()))
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # nbconvert on figures without alternative text
 
 
 @contextmanager
@@ -59,7 +71,8 @@ def execute(notebook: Path, draft: Path, parameters: dict[str, str]) -> None:
 
     The working directory is the notebook's folder, as in JupyterLab.
     """
-    papermill.execute_notebook(notebook, draft, parameters, cwd=notebook.parent, log_output=True, progress_bar=True)
+    with logging_redirect_tqdm():  # printed lines above the bar of cells, not through it
+        papermill.execute_notebook(notebook, draft, parameters, cwd=notebook.parent, log_output=True)
 
 
 def publish(draft: Path, report: Path) -> None:

@@ -107,19 +107,13 @@ def read_files(root: Path, subset: int) -> dict[str, pd.DataFrame]:
     Rich files come first, v0.3 before WLASL<n>. Raises StudyError naming a broken file.
     """
     folder = root / "annotations"
-    rich = {
-        name: folder / name
-        for name in ("WLASL_v0.3.json", f"WLASL{subset}.json")
-        if (folder / name).is_file()
-    }
+    rich = {name: folder / name for name in ("WLASL_v0.3.json", f"WLASL{subset}.json") if (folder / name).is_file()}
     entries = {name: _read_glosses(path, subset) for name, path in rich.items()}
     tables = {name: _rich_table(entries[name], rich[name]) for name in rich}
     nslt = folder / f"nslt_{subset}.json"
     if nslt.is_file():
         names = [entry.gloss for entry in next(iter(entries.values()), [])]
-        tables[nslt.name] = _read_nslt(
-            nslt, names or _read_class_list(folder / "wlasl_class_list.txt", subset)
-        )
+        tables[nslt.name] = _read_nslt(nslt, names or _read_class_list(folder / "wlasl_class_list.txt", subset))
     return tables
 
 
@@ -173,9 +167,7 @@ def _merge(rich: pd.DataFrame, nslt: pd.DataFrame) -> pd.DataFrame:
 def _read_glosses(path: Path, subset: int) -> list[_Gloss]:
     glosses = _parse(path, TypeAdapter(list[_Gloss]))
     if len(glosses) < subset:
-        raise StudyError(
-            f"{path}: holds {len(glosses)} glosses, the study asks for {subset}; take a larger file"
-        )
+        raise StudyError(f"{path}: holds {len(glosses)} glosses, the study asks for {subset}; take a larger file")
     return glosses[:subset]
 
 
@@ -213,9 +205,7 @@ def _read_class_list(path: Path, subset: int) -> list[str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
         label, _, gloss = line.partition("\t")
         if label != str(number) or not gloss.strip():
-            raise StudyError(
-                f"{path}, line {number + 1}: expected '{number}<TAB>gloss'; download the file again"
-            )
+            raise StudyError(f"{path}, line {number + 1}: expected '{number}<TAB>gloss'; download the file again")
         glosses.append(CLASS_LIST_ERRATA.get(gloss.strip(), gloss.strip()))
     if len(glosses) < subset:
         raise StudyError(f"{path}: holds {len(glosses)} glosses, the study asks for {subset}")
@@ -240,9 +230,7 @@ def _signer(number: int | None) -> int | None:
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     twice = table["video_id"][table["video_id"].duplicated()]
     if len(twice):
-        raise StudyError(
-            f"{path}: clip {twice.iloc[0]} stands more than once ({len(twice)} such); remove the copies"
-        )
+        raise StudyError(f"{path}: clip {twice.iloc[0]} stands more than once ({len(twice)} such); remove the copies")
     start, end = table["frame_start"], table["frame_end"]
     wrong = table[(start < 1) | ((end != -1) & (end < start))]
     if len(wrong):

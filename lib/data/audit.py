@@ -103,9 +103,7 @@ def _gloss_rows(index: pd.DataFrame) -> list[Row]:
     rows = [("glosses_complete", complete, f"of {len(glosses)}; least covered: " + _listed(worst.head(5)))]
     present = index[index["status"] == "present"]
     for split in SPLITS:
-        absent = glosses["gloss"][
-            ~glosses["gloss"].isin(present["gloss"][present["split"] == split])
-        ].sort_values()
+        absent = glosses["gloss"][~glosses["gloss"].isin(present["gloss"][present["split"] == split])].sort_values()
         rows.append((f"glosses_without_{split}_clip", len(absent), _listed(absent)))
     return rows
 

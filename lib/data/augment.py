@@ -17,7 +17,7 @@ HANDS = ("left", "right")
 class PoseAugment(BaseModel):
     """How strongly poses are varied in training; 0 switches a variation off.
 
-    Lengths are in units of the clip's own spread (the root mean square distance of its joints from their centre).
+    Lengths are in units of the clip's own spread (root mean square distance of its joints from their centre).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,14 +33,23 @@ class PoseAugment(BaseModel):
     crop: float = Field(0.0, ge=0, lt=1, description="largest share of frames cut off at both ends together")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="largest share of frames lost")
     hand_dropout: float = Field(0.0, ge=0, le=1, description="probability that one hand is lost for a while")
+    splice: float = Field(0.0, ge=0, le=1, description="probability that a part is of another clip of the gloss")
     probability: float = Field(1.0, ge=0, le=1, description="share of clips that are varied in space at all")
 
 
-def augment(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Vary one clip: first in time, then in space, then by losing hands and frames.
+def augment(
+    clip: np.ndarray,
+    how: PoseAugment,
+    layout: Layout,
+    rng: np.random.Generator,
+    other: np.ndarray | None = None,
+) -> np.ndarray:
+    """Vary one clip: splice it with another of the same gloss, vary it in time and space, lose hands and frames.
 
     Returns float32 (frames', joints, 3) with 1 <= frames' <= about frames * (1 + speed).
     """
+    if other is not None and rng.random() < how.splice:
+        clip = splice(clip, other, layout, rng)
     clip = vary_time(clip, how, rng)
     if rng.random() < how.mirror:
         clip = mirror(clip, layout)
@@ -49,6 +58,29 @@ def augment(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.G
     if rng.random() < how.hand_dropout:
         clip = drop_hand(clip, layout, rng)
     return drop_frames(clip, how.frame_dropout, rng)
+
+
+def splice(clip: np.ndarray, other: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Take one hand, or all joints before or after a moment, from another clip, brought to this one's length and place.
+
+    Two clips of a gloss say the same in other ways; parts of both say it in one more. Few clips become many.
+    """
+    other = align(other, clip)
+    if rng.random() < 0.5:
+        mixed = clip.copy()
+        part = layout.parts[HANDS[rng.integers(2)]]
+        mixed[:, part] = other[:, part]
+        return mixed
+    first, second = (clip, other) if rng.random() < 0.5 else (other, clip)
+    cut = rng.integers(0, len(clip) + 1)
+    return np.concatenate([first[:cut], second[cut:]])
+
+
+def align(clip: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Bring a clip to the number of frames, the centre and the spread of another."""
+    clip = resample(clip, np.linspace(0, len(clip) - 1, len(to)))
+    ratio = spread(to) / max(spread(clip), np.finfo(np.float32).tiny)
+    return with_xy(clip, (clip[..., :2] - centre(clip)) * ratio + centre(to))
 
 
 def vary_space(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:

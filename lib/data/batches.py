@@ -9,7 +9,8 @@ import numpy as np
 
 from lib.data.augment import resample
 
-Vary = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+# A clip, another one of the same gloss (without labels: the clip itself), random numbers -> the clip, varied.
+Vary = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
 class PoseBatches(keras.utils.PyDataset):
@@ -43,6 +44,8 @@ class PoseBatches(keras.utils.PyDataset):
             raise ValueError("no clips to make batches of")
         self.clips = clips
         self.targets = None if labels is None else np.eye(num_classes, dtype=np.float32)[labels]
+        numbers = np.arange(len(clips))
+        self.alike = numbers[:, None] if labels is None else [np.flatnonzero(labels == label) for label in labels]
         self.batch_size, self.max_frames, self.pad_to = batch_size, max_frames, pad_to
         self.vary, self.seed, self.epoch = vary, seed, epoch
         self.lengths = np.array([len(clip) for clip in clips])
@@ -67,7 +70,9 @@ class PoseBatches(keras.utils.PyDataset):
         self.order = self._order()
 
     def _clip(self, row: int, rng: np.random.Generator) -> np.ndarray:
-        clip = self.clips[row] if self.vary is None else self.vary(self.clips[row], rng)
+        clip = self.clips[row]
+        if self.vary is not None:
+            clip = self.vary(clip, self.clips[rng.choice(self.alike[row])], rng)
         return shorten(clip, self.max_frames)
 
     def _order(self) -> list[np.ndarray]:

@@ -145,7 +145,7 @@ def plan_clips(seed: int, clips_per_gloss: int) -> list[Clip]:
             signer = signers[number % len(signers)]
             fps = int(rng.choice([25, 30]))
             signed = round(fps * rng.uniform(1.35, 1.7) / signer.speed)
-            before, after = (rng.integers(4, 10, 2) if rng.random() < 0.5 else (0, 0))
+            before, after = rng.integers(4, 10, 2) if rng.random() < 0.5 else (0, 0)
             video_id = f"{label * 1000 + number:05d}"
             clips.append(Clip(video_id, gloss, number, signer, split_of[signer.number], fps, before, signed, after))
     return clips

@@ -101,9 +101,7 @@ def _open_archive(path: Path) -> np.lib.npyio.NpzFile:
 
 def _folder(root: Path, name: str) -> Path:
     if not (root / name).is_dir():
-        raise StudyError(
-            f"{root / name} is missing; put the {name} there, or take '{name}' out of the study's sources"
-        )
+        raise StudyError(f"{root / name} is missing; put the {name} there, or take '{name}' out of the study's sources")
     return root / name
 
 
@@ -127,7 +125,5 @@ def _read_hands(path: Path, archive: np.lib.npyio.NpzFile, video_id: str) -> Con
     except (ValueError, BadZipFile, zlib.error) as error:
         raise StudyError(f"{path}: {video_id} is damaged ({error}); download it again") from error
     if hands.shape[1:] != HANDS_SHAPE or len(hands) == 0:
-        raise StudyError(
-            f"{path}: {video_id} has shape {hands.shape}, expected (frames, 2 hands, 21 joints, 3)"
-        )
+        raise StudyError(f"{path}: {video_id} has shape {hands.shape}, expected (frames, 2 hands, 21 joints, 3)")
     return Content(path, len(hands), None, hashlib.sha256(np.ascontiguousarray(hands)).hexdigest())

@@ -70,9 +70,7 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise StudyError(
-            f"{path}: cannot be opened as a video ({error.strerror}); download it again"
-        ) from error
+        raise StudyError(f"{path}: cannot be opened as a video ({error.strerror}); download it again") from error
     if not container.streams.video:
         container.close()
         raise StudyError(f"{path}: holds no video stream; download it again")
@@ -96,29 +94,20 @@ def _decode(path: Path, container: av.container.InputContainer) -> Iterator[av.V
     _check_whole(path, container, stream, tally)
 
 
-def _packets(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[av.Packet]:
+def _packets(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     try:
         yield from container.demux(stream)
     except av.FFmpegError as error:
-        raise StudyError(
-            f"{path}: cannot be read to its end ({error.strerror}); download it again"
-        ) from error
+        raise StudyError(f"{path}: cannot be read to its end ({error.strerror}); download it again") from error
 
 
-def _check_whole(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream, tally: _Tally
-) -> None:
+def _check_whole(path: Path, container: av.container.InputContainer, stream: av.VideoStream, tally: _Tally) -> None:
     promised = stream.frames or _frames_by_duration(container, stream)
     if tally.packets < promised:
-        raise StudyError(
-            f"{path}: cut short, {tally.packets} of {promised} frames are in the file; download it again"
-        )
+        raise StudyError(f"{path}: cut short, {tally.packets} of {promised} frames are in the file; download it again")
     if tally.frames == 0 or tally.bad_packets > max(1, BAD_PACKETS_TOLERANCE * tally.packets):
         raise StudyError(
-            f"{path}: damaged, {tally.bad_packets} of {tally.packets} packets cannot be decoded; "
-            "download it again"
+            f"{path}: damaged, {tally.bad_packets} of {tally.packets} packets cannot be decoded; download it again"
         )
 
 

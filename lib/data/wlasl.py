@@ -33,10 +33,7 @@ def build_index(study: Study) -> pd.DataFrame:
     if study.split == "signer-disjoint":
         clips["split"] = signer_disjoint(clips)
     found = [look(study, source, clips["video_id"]) for source in study.sources]
-    rows = [
-        _row(clip, [contents.get(clip["video_id"]) for contents in found])
-        for clip in clips.to_dict("records")
-    ]
+    rows = [_row(clip, [contents.get(clip["video_id"]) for contents in found]) for clip in clips.to_dict("records")]
     index = pd.DataFrame(rows, index=clips.index)
     index = index.astype({"signer": "Int64", "n_frames": "Int64"})
     if study.drop_duplicates:
@@ -57,9 +54,7 @@ def to_file_frames(
     Raises ValueError unless 1 <= start <= end (or end = -1), rates are positive, n_frames > 0.
     """
     if start < 1 or (end != -1 and end < start) or fps <= 0 or (n_frames is not None and n_frames < 1):
-        raise ValueError(
-            f"need 1 <= start <= end or end = -1, got {start}..{end} at {fps} fps of {n_frames} frames"
-        )
+        raise ValueError(f"need 1 <= start <= end or end = -1, got {start}..{end} at {fps} fps of {n_frames} frames")
     ratio = (file_fps or fps) / fps
     first = round((start - 1) * ratio)
     if n_frames is None:
@@ -118,7 +113,6 @@ def read_index(study: Study) -> pd.DataFrame:
     none."""
     if not study.index_path.is_file():
         raise StudyError(
-            f"{study.index_path} is missing; run notebooks/01_dataset.ipynb, or "
-            f"`make study STUDY={study.name}`"
+            f"{study.index_path} is missing; run notebooks/01_dataset.ipynb, or `make study STUDY={study.name}`"
         )
     return pd.read_parquet(study.index_path)

@@ -113,9 +113,7 @@ def worst_glosses(per_gloss: pd.DataFrame, count: int = 20) -> Figure:
     ax.barh(place, worst["top5"], color=colours[0], alpha=0.3, label="top-5")
     ax.barh(place, worst["top1"], color=colours[0], label="top-1")
     ax.set_yticks(place, [f"{gloss} ({n})" for gloss, n in zip(worst["gloss"], worst["n"], strict=True)])
-    ax.set(
-        xlim=(0, 1), ylim=(len(worst) - 0.5, -0.5), title=f"The {len(worst)} worst glosses (number of clips)"
-    )
+    ax.set(xlim=(0, 1), ylim=(len(worst) - 0.5, -0.5), title=f"The {len(worst)} worst glosses (number of clips)")
     ax.grid(visible=False, axis="y")
     _percent_axis(ax.xaxis)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -147,9 +145,7 @@ def attention_over_time(attention: np.ndarray, hands: np.ndarray, title: str = "
     """
     attention, hands = np.asarray(attention), np.asarray(hands, dtype=bool)
     if attention.ndim != 3 or hands.shape != attention.shape[2:]:
-        raise ValueError(
-            f"need (layers, heads, frames) and (frames,), got {attention.shape} and {hands.shape}"
-        )
+        raise ValueError(f"need (layers, heads, frames) and (frames,), got {attention.shape} and {hands.shape}")
     layers, heads, frames = attention.shape
     figure, (top, strip) = subplots(
         2, 1, size=(8, 1.8 + 0.16 * layers * heads), sharex=True, height_ratios=[layers * heads, 1.5]
@@ -158,18 +154,14 @@ def attention_over_time(attention: np.ndarray, hands: np.ndarray, title: str = "
     image = top.imshow(rows, aspect="auto", cmap="rocket_r", vmin=0, interpolation="nearest")
     figure.colorbar(image, ax=top, label="attention")
     top.hlines(np.arange(1, layers) * heads - 0.5, -0.5, frames - 0.5, color="grey", linewidth=1)
-    top.set_yticks(
-        np.arange(layers) * heads + (heads - 1) / 2, [f"layer {layer + 1}" for layer in range(layers)]
-    )
+    top.set_yticks(np.arange(layers) * heads + (heads - 1) / 2, [f"layer {layer + 1}" for layer in range(layers)])
     top.set_title(title or "Attention of the class token, one row per head")
     _hand_strip(strip, hands)
     return figure
 
 
 def _hand_strip(ax: Axes, hands: np.ndarray) -> None:
-    ax.imshow(
-        hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest"
-    )
+    ax.imshow(hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest")
     ax.set_yticks([0], ["hand seen"])
     ax.set_xlabel("frame")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

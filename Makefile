@@ -1,0 +1,53 @@
+# Every target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+STUDY ?= sample
+DATA ?=
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+# The whole sample study in a folder that goes away, then what follows: no committed report changes.
+ON_SCRATCH_SAMPLE = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; \
+	trap 'rm -rf "$$STUDY_HOME"' EXIT; $(PYTHON) workflow/run.py sample "" --cores all;
+
+.DEFAULT_GOAL := help
+.PHONY: help env study slurm test lab notebooks bench
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+env: .venv/.done  ## build .venv/ from requirements.lock (again only when the lock or pyproject.toml changed)
+
+study: .venv/.done  ## run a study and write reports/<study>/: [STUDY=sample] [DATA=<root of the WLASL data>]
+	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --cores all
+
+slurm: .venv/.done  ## the same as `study`, every step a job on a SLURM cluster
+	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --workflow-profile workflow/profiles/slurm
+
+test: .venv/.done  ## ruff, pytest, the sample study from nothing, and nbval on its notebooks
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pytest
+	@$(ON_SCRATCH_SAMPLE) .venv/bin/pytest --nbval-lax $(NOTEBOOKS)
+
+lab: .venv/.done  ## JupyterLab on the notebooks
+	KERAS_BACKEND=torch .venv/bin/jupyter lab --notebook-dir=notebooks
+
+notebooks: .venv/.done  ## run the committed notebooks again, in place, on the sample study
+	@$(ON_SCRATCH_SAMPLE) for notebook in $(NOTEBOOKS); do .venv/bin/jupyter nbconvert \
+	--to notebook --execute --inplace --ExecutePreprocessor.record_timing=False "$$notebook"; done
+
+bench: .venv/.done  ## the benchmarks, as ratios against peers
+	@$(PYTHON) -m lib.bench
+
+# uv where the machine has it, else in a virtual environment of its own. The package itself is editable:
+# the notebooks import lib/ as it stands.
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+.venv/.done: requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python python3 .venv
+	$(UV) pip sync --quiet --python $(PYTHON) requirements.lock
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $@

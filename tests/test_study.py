@@ -1,0 +1,164 @@
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lib.study import STUDIES, Study, StudyError, explain, home, load_study
+
+VALID = {
+    "title": "Ten glosses",
+    "subset": 10,
+    "sources": ["keypoints"],
+    "split": "official",
+    "layout": "openpose-54",
+    "runs": [{"recipe": "spobet"}, {"recipe": "spobet-plus", "seeds": [0, 2], "set": {"train.epochs": 5}}],
+}
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a study file, given as keys or as text, and return its path."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+
+    def write(content):
+        path = tmp_path / "ten.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return str(path)
+
+    return write
+
+
+def problem(path, data="wlasl"):
+    with pytest.raises(StudyError) as error:
+        load_study(path, data, require_data=False)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_runs_are_named_by_recipe_and_seed_in_the_order_of_the_file(write):
+    study = load_study(write(VALID), "wlasl", require_data=False)
+    assert study.run_names() == ["spobet", "spobet-plus-s0", "spobet-plus-s2"]
+    spec, seed = study.find_run("spobet-plus-s2")
+    assert (spec.recipe, seed, spec.set) == ("spobet-plus", 2, {"train.epochs": 5})
+    assert study.find_run("spobet")[1] == 0
+
+
+def test_unknown_run_is_refused_with_the_runs_there_are(write):
+    study = load_study(write(VALID), "wlasl", require_data=False)
+    with pytest.raises(StudyError, match="no run 'i3d'; its runs: spobet, spobet-plus-s0, spobet-plus-s2"):
+        study.find_run("i3d")
+
+
+def test_files_of_a_study_lie_under_home_by_its_name(write, tmp_path):
+    study = load_study(write(VALID), "wlasl", require_data=False)
+    assert study.index_path == tmp_path / "home" / "data" / "ten" / "index.parquet"
+    assert study.poses_path == tmp_path / "home" / "data" / "ten" / "poses.npz"
+    assert study.report_dir == tmp_path / "home" / "reports" / "ten"
+
+
+def test_relative_data_root_starts_at_home_and_an_absolute_one_stays(write, tmp_path):
+    path = write(VALID)
+    assert load_study(path, "../wlasl", require_data=False).root == tmp_path / "wlasl"
+    assert load_study(path, tmp_path / "elsewhere", require_data=False).root == tmp_path / "elsewhere"
+
+
+def test_synthetic_study_has_a_data_root_of_its_own(write, tmp_path):
+    study = load_study(write(VALID | {"synthetic": True}), require_data=False)
+    assert study.root == tmp_path / "home" / "data" / "ten" / "wlasl"
+
+
+def test_home_is_the_repository_unless_set(monkeypatch, repository):
+    monkeypatch.delenv("STUDY_HOME", raising=False)
+    assert home() == repository
+
+
+def test_absent_data_root_is_named(write, tmp_path):
+    path = write(VALID)
+    assert "DATA=<root>" in problem(path, data="")
+    with pytest.raises(StudyError, match="nowhere does not exist: correct DATA"):
+        load_study(path, tmp_path / "nowhere")
+    load_study(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spilt": "official"}, "unknown key 'spilt' (did you mean 'split'?)"),
+        ({"zzz": 1}, "unknown key 'zzz'; the keys are title, synthetic, subset,"),
+        ({"name": "x"}, "unknown key 'name'"),
+        ({"root": "/data"}, "unknown key 'root'"),
+        ({"subset": "10"}, "key 'subset': Input should be a valid integer, got '10'"),
+        ({"subset": 10.5}, "key 'subset'"),
+        ({"synthetic": "yes"}, "key 'synthetic'"),
+        ({"split": "random"}, "key 'split': Input should be 'official' or 'signer-disjoint', got 'random'"),
+        ({"sources": ["video"]}, "key 'sources[0]'"),
+        ({"sources": []}, "key 'sources'"),
+        ({"runs": [{"recipe": "a"}, {"recipe": "a"}]}, "run 'a' stands twice"),
+        ({"runs": [{"recipe": "a", "seeds": [1, 1]}]}, "run 'a-s1' stands twice"),
+        ({"runs": [{"recipe": "a", "seed": [1]}]}, "unknown key 'seed' in runs[0] (did you mean 'seeds'?)"),
+        ({"runs": [{"recipe": "a", "seeds": [-1]}]}, "key 'runs[0].seeds[0]'"),
+        ({"runs": [{"recipe": "../a"}]}, "key 'runs[0].recipe'"),
+        ({"runs": [{}]}, "key 'recipe' is missing in runs[0]"),
+    ],
+)
+def test_wrong_key_or_type_is_one_line_that_names_file_and_key(write, change, message):
+    path = write(VALID | change)
+    assert problem(path).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize("key", ["title", "subset", "sources", "split", "layout", "runs"])
+def test_missing_key_is_named(write, key):
+    path = write({k: v for k, v in VALID.items() if k != key})
+    assert problem(path) == f"{path}: key '{key}' is missing; add it"
+
+
+def test_broken_yaml_names_file_and_line(write):
+    path = write("title: [1\nsubset: 10")
+    assert f"{path}: is not valid YAML" in problem(path)
+    assert "line 2" in problem(path)
+
+
+def test_misspelt_study_is_answered_with_the_nearest():
+    assert "no study 'smaple' (did you mean 'sample'?)" in problem("smaple")
+
+
+def test_unknown_key_of_a_nested_model_is_answered_with_its_own_keys():
+    class Inner(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        epochs: int = 1
+
+    class Outer(BaseModel):
+        inner: Inner | None = None
+
+    with pytest.raises(ValidationError) as error:
+        Outer.model_validate({"inner": {"epoch": 2}})
+    assert explain(error.value, Outer) == "unknown key 'epoch' in inner (did you mean 'epochs'?)"
+
+
+KEYS = st.sampled_from([*VALID, "synthetic", "recipe", "seeds"]) | st.text(max_size=3) | st.integers()
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(change=st.dictionaries(KEYS, VALUES, max_size=3), text=st.none() | st.text(max_size=20))
+def test_any_file_is_a_study_or_a_one_line_error(write, change, text):
+    path = write(VALID | change if text is None else text)
+    try:
+        outcome = load_study(path, "wlasl", require_data=False)
+    except StudyError as error:
+        outcome = str(error)
+    assert isinstance(outcome, Study) or (outcome.startswith(path) and len(outcome.splitlines()) == 1)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_study_is_valid_and_says_what_it_costs(path):
+    study = load_study(path.stem, "wlasl", require_data=False)
+    assert study.name == path.stem
+    comment = path.read_text().split("\ntitle:")[0]
+    for part in ("# Reproduces:", "# Expected time:", "# Expected accuracy:", "# Command: make study"):
+        assert part in comment

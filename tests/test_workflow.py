@@ -1,0 +1,205 @@
+"""The real Snakefile and launcher, on stand-in notebooks that write the files which the real ones write."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+PARAMETERS = 'study = "tiny"\ndata = ""\nrun = ""'
+IMPORTS = "from pathlib import Path\nfrom lib.study import StudyError, load_study\ns = load_study(study, data)"
+WRITE = "for p in {paths}:\n    p.parent.mkdir(parents=True, exist_ok=True)\n    p.write_text('made')"
+STAND_INS = {
+    "01_dataset": "[s.index_path, s.report_dir / 'tables/audit.csv']",
+    "03_poses": "[s.poses_path]",
+    "08_spobet": "[s.report_dir / 'runs' / run / f for f in"
+    " ('metrics.json', 'predictions-val.npz', 'predictions-test.npz')]",
+    "11_comparison": "[s.report_dir / 'tables/comparison.csv', s.report_dir / 'tables/comparison.md']",
+}
+STUDY = {
+    "title": "Tiny",
+    "subset": 2,
+    "sources": ["hands"],
+    "split": "official",
+    "layout": "hands-42",
+    "runs": [{"recipe": "spobet", "seeds": [0, 1]}],
+}
+
+
+@dataclass
+class Bench:
+    """A scratch repository: the real workflow/ and lib/, stand-in notebooks, a study and a data root."""
+
+    root: Path
+
+    def notebook(self, step, last_cell="print('epoch 1/1')"):
+        cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, IMPORTS, WRITE, last_cell)]
+        cells[0].metadata.tags = ["parameters"]
+        cells[2].source = WRITE.format(paths=STAND_INS[step])
+        content = nbformat.v4.new_notebook(cells=cells)
+        content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        (self.root / "notebooks").mkdir(exist_ok=True)
+        nbformat.write(content, self.root / "notebooks" / f"{step}.ipynb")
+
+    def study(self, **keys):
+        (self.root / "tiny.yaml").write_text(yaml.safe_dump(STUDY | keys))
+
+    def start(self, *options, data="wlasl"):
+        """Start the study in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "workflow/run.py", "tiny.yaml", data, "--cores", "all", *options],
+            cwd=self.root,
+            env=os.environ | {"STUDY_HOME": str(self.root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def make(self, *options, data="wlasl"):
+        """Run the study to its end."""
+        process = self.start(*options, data=data)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def files(self):
+        """What is in data/ and reports/, with the time of the last change."""
+        folders = [self.root / "data" / "tiny", self.root / "reports"]
+        return {p: p.stat().st_mtime_ns for folder in folders for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def bench(tmp_path, repository):
+    shutil.copytree(repository / "workflow", tmp_path / "workflow")
+    shutil.copytree(repository / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(tmp_path / "workflow" / "recipes", ignore_errors=True)
+    (tmp_path / "workflow" / "recipes").mkdir()
+    (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("epochs: 1\n")
+    clip = {"split": "train", "frame_start": 1, "frame_end": -1, "fps": 25}
+    glosses = [{"gloss": g, "instances": [clip | {"video_id": g}]} for g in ("book", "drink")]
+    (tmp_path / "wlasl" / "annotations").mkdir(parents=True)
+    (tmp_path / "wlasl" / "annotations" / "WLASL2.json").write_text(json.dumps(glosses))
+    (tmp_path / "wlasl" / "hands").mkdir()
+    (tmp_path / "wlasl" / "hands" / "hands.npz").write_bytes(b"stand-in")
+    bench = Bench(tmp_path)
+    bench.study()
+    for step in STAND_INS:
+        bench.notebook(step)
+    return bench
+
+
+def test_study_runs_to_the_end_then_has_nothing_to_do_then_runs_only_what_changed(bench):
+    first = bench.make()
+    assert first.returncode == 0, first.stderr
+    reports = bench.root / "reports" / "tiny" / "notebooks"
+    steps = ["01_dataset", "03_poses", "08_spobet-spobet-s0", "08_spobet-spobet-s1", "11_comparison"]
+    assert sorted(p.name for p in reports.iterdir()) == [f"{s}.{end}" for s in steps for end in ("html", "ipynb")]
+    executed = (reports / "08_spobet-spobet-s1.ipynb").read_text()
+    assert 'run = \\"spobet-s1\\"' in executed
+    assert str(bench.root) not in executed.replace(str(bench.root / "tiny.yaml"), "")
+    assert "Executing: 100%" in first.stderr
+    assert "[08_spobet-spobet-s1] epoch 1/1" in first.stderr
+    assert not list((bench.root / "data" / "tiny" / "unfinished").glob("*.ipynb"))
+
+    before = bench.files()
+    second = bench.make()
+    assert second.returncode == 0
+    assert "Nothing to be done" in second.stdout + second.stderr
+    assert bench.files() == before
+
+    bench.notebook("11_comparison", "changed = True")
+    assert bench.make().returncode == 0
+    changed = {p.name for p, time in bench.files().items() if before.get(p) != time}
+    assert {"11_comparison.ipynb", "comparison.csv"} <= changed
+    assert not any(name.startswith(("01", "03", "08", "metrics")) for name in changed)
+
+    (reports / "01_dataset.html").unlink()
+    assert re.search(r"^dataset +1$", bench.make("--dry-run").stdout, re.MULTILINE)
+
+
+def test_failing_notebook_says_so_last_and_leaves_no_output(bench):
+    bench.notebook("03_poses", "raise StudyError('clip 7 has no frames: take it out')")
+    result = bench.make()
+    assert result.returncode != 0
+    assert result.stderr.strip().splitlines()[-1] == "error: clip 7 has no frames: take it out"
+    made = {p.name for p in bench.files()}
+    assert {"index.parquet", "audit.csv", "01_dataset.ipynb"} <= made
+    assert not {"poses.npz", "03_poses.html"} & made
+    assert not (bench.root / "reports" / "tiny" / "notebooks" / "03_poses.ipynb").exists()
+    assert (bench.root / "data" / "tiny" / "unfinished" / "03_poses.ipynb").exists()
+
+
+def test_study_goes_on_after_a_kill_without_any_cleaning_up(bench):
+    bench.notebook("03_poses", "import time\ntime.sleep(600)")
+    process = bench.start("--until", "poses")
+    draft = bench.root / "data" / "tiny" / "unfinished" / "03_poses.ipynb"
+    while not (draft.exists() and "time.sleep" in draft.read_text()):
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.2)
+    index = bench.root / "data" / "tiny" / "index.parquet"
+    before = index.stat().st_mtime_ns
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    bench.notebook("03_poses")
+    result = bench.make("--until", "poses")
+    assert result.returncode == 0, result.stderr
+    assert (bench.root / "data" / "tiny" / "poses.npz").read_text() == "made"
+    assert index.stat().st_mtime_ns == before
+
+
+def test_step_that_is_still_running_is_not_started_twice(bench):
+    lock = bench.root / "data" / "tiny" / "unfinished" / "01_dataset.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = bench.make()
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1] == "error: 01_dataset is already running; wait for it or end it"
+
+
+def test_synthetic_study_without_a_data_root_makes_its_data_first(bench):
+    bench.study(synthetic=True)
+    planned = bench.make("--dry-run", data="").stdout
+    assert re.search(r"^sample_data +1$", planned, re.MULTILINE)
+    assert "data/tiny/wlasl" in planned
+    assert "sample_data" not in bench.make("--dry-run").stdout
+
+
+def test_fresh_clone_with_committed_reports_runs_every_step(bench):
+    for name in ("tables/comparison.csv", "tables/comparison.md", "runs/spobet-s0/metrics.json"):
+        path = bench.root / "reports" / "tiny" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("came with the clone")
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", bench.make("--dry-run").stdout, re.MULTILINE))
+    assert counts == {"all": "1", "dataset": "1", "poses": "1", "spobet": "2", "comparison": "1", "total": "6"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "data", "part"),
+    [
+        ({"spilt": "official"}, "wlasl", "unknown key 'spilt' (did you mean 'split'?)"),
+        ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; there are spobet"),
+        ({"sources": ["videos"]}, "wlasl", "videos is missing or empty"),
+        ({"subset": 3}, "wlasl", "WLASL3.json"),
+        ({}, "nowhere", "nowhere does not exist: correct DATA"),
+    ],
+)
+def test_what_is_wrong_from_the_start_is_one_line_and_nothing_is_written(bench, keys, data, part):
+    bench.study(**keys)
+    result = bench.make(data=data)
+    assert result.returncode != 0
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert part in result.stderr
+    assert bench.files() == {}

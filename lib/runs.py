@@ -110,7 +110,7 @@ class Run:
         return self._save_history(history, "history.csv")
 
     def open_folder(self, step: str, train: PoseBatches) -> Path:
-        """Open the folder of a training's checkpoints; when they are of another recipe or clips, empty it and say so."""
+        """Open the folder of a training's checkpoints; those of another recipe or other clips are removed."""
         folder = self.folder / step
         frames = [len(clip) for clip in train.clips]
         clips = {"clips": self.clips("train")["video_id"].tolist(), "frames": frames}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lib.data.augment import (
     PoseAugment,
     affine_matrix,
+    align,
     augment,
     centre,
     drop_frames,
@@ -17,6 +18,7 @@ from lib.data.augment import (
     mirror,
     resample,
     shift_hands,
+    splice,
     spread,
     transform,
     vary_space,
@@ -28,7 +30,7 @@ OPENPOSE = LAYOUTS["openpose-54"]
 LEFT, RIGHT, BODY = (OPENPOSE.parts[part] for part in ("left", "right", "body"))
 EVERYTHING = PoseAugment(
     rotation=13, scale=0.2, shear=0.1, shift=0.1, noise=0.02, mirror=0.5, warp=0.3, speed=0.2, crop=0.2,
-    frame_dropout=0.3, hand_dropout=0.5,
+    frame_dropout=0.3, hand_dropout=0.5, splice=0.5,
 )  # fmt: skip
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -246,6 +248,45 @@ def test_frame_dropout_loses_whole_frames_up_to_its_share_and_keeps_the_others()
     assert min(shares) < 0.1
 
 
+# --- Splicing ------------------------------------------------------------------------------------------------
+
+
+def test_aligned_clip_has_the_length_centre_and_spread_of_the_other():
+    clip, to = clip_of(31, missing=0, seed=3), clip_of(20, missing=0, seed=4)
+    to = transform(to, 2 * np.eye(2))
+    aligned = align(clip, to)
+    assert len(aligned) == 20
+    np.testing.assert_allclose(centre(aligned), centre(to), atol=1e-3)
+    # Resampling draws the frames together a little before the ratio of spreads is taken.
+    resampled = resample(clip, np.linspace(0, 30, 20))
+    np.testing.assert_allclose(spread(aligned) / spread(to), 1, rtol=1e-3)
+    assert spread(resampled) != pytest.approx(spread(to), rel=0.1)
+
+
+def test_splice_takes_one_hand_or_one_end_of_the_other_clip_and_the_rest_of_this_one():
+    clip, other = clip_of(20, missing=0, seed=5), clip_of(20, missing=0, seed=6)
+    aligned, kinds = align(other, clip), set()
+    for seed in range(40):
+        mixed = splice(clip, other, OPENPOSE, rng(seed))
+        foreign = (mixed == aligned).all(-1) & (mixed != clip).any(-1)
+        np.testing.assert_array_equal(mixed[~foreign], clip[~foreign])
+        whole_frames = foreign.all(1)
+        if foreign[:, LEFT].all() and not foreign[:, RIGHT].any() and not foreign[:, BODY].any():
+            kinds.add("left")
+        elif foreign[:, RIGHT].all() and not foreign[:, LEFT].any() and not foreign[:, BODY].any():
+            kinds.add("right")
+        else:
+            assert foreign.any(1).tolist() == whole_frames.tolist()
+            assert np.count_nonzero(np.diff(whole_frames)) <= 1  # one cut
+            kinds.add("beginning" if whole_frames[0] else "end")
+    assert kinds == {"left", "right", "beginning", "end"}
+
+
+def test_without_another_clip_nothing_is_spliced():
+    clip = clip_of()
+    np.testing.assert_array_equal(augment(clip, PoseAugment(splice=1, probability=0), OPENPOSE, rng()), clip)
+
+
 # --- Together ------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +295,7 @@ def test_frame_dropout_loses_whole_frames_up_to_its_share_and_keeps_the_others()
 def test_whatever_is_drawn_the_result_is_a_clip_and_missing_stays_without_coordinates(seed, frames, missing):
     clip = clip_of(frames, missing=missing, seed=seed)
     before = clip.copy()
-    varied = augment(clip, EVERYTHING, OPENPOSE, rng(seed))
+    varied = augment(clip, EVERYTHING, OPENPOSE, rng(seed), clip_of(7, missing=missing, seed=seed + 1))
     assert varied.dtype == np.float32
     assert varied.shape[1:] == (54, 3)
     assert 1 <= len(varied) <= np.ceil(frames * 1.2)
@@ -271,7 +312,7 @@ def test_nothing_asked_is_nothing_changed():
 
 STRENGTHS = {
     "rotation": 20, "scale": 0.3, "shear": 0.3, "shift": 0.3, "noise": 0.1, "mirror": 1, "warp": 0.5,
-    "speed": 0.3, "crop": 0.5, "frame_dropout": 0.9, "hand_dropout": 1,
+    "speed": 0.3, "crop": 0.5, "frame_dropout": 0.9, "hand_dropout": 1, "splice": 1,
 }  # fmt: skip
 
 
@@ -282,7 +323,7 @@ def test_every_strength_is_tested():
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_each_setting_changes_the_clip_by_itself(name):
     clip = clip_of(30)
-    varied = augment(clip, PoseAugment(**{name: STRENGTHS[name]}), OPENPOSE, rng(2))
+    varied = augment(clip, PoseAugment(**{name: STRENGTHS[name]}), OPENPOSE, rng(2), clip_of(30, seed=9))
     assert varied.shape != clip.shape or np.abs(varied - clip).max() > 0.5
 
 

@@ -67,7 +67,19 @@ def test_annotated_segment_is_the_signed_one_at_25_frames_per_second():
 
 def test_annotation_files_have_the_form_of_wlasl(small):
     records = json.loads((small / "annotations" / "WLASL_v0.3.json").read_text())
-    keys = "bbox fps frame_end frame_start instance_id signer_id source split url variation_id video_id".split()
+    keys = [
+        "bbox",
+        "fps",
+        "frame_end",
+        "frame_start",
+        "instance_id",
+        "signer_id",
+        "source",
+        "split",
+        "url",
+        "variation_id",
+        "video_id",
+    ]
     assert [record["gloss"] for record in records] == list(SIGNS)
     assert all(sorted(instance) == keys for record in records for instance in record["instances"])
 
@@ -81,7 +93,7 @@ def test_videos_are_h264_of_256_pixels_with_a_keypoint_file_for_each_frame(small
 
 def test_keypoints_lie_where_the_hand_is_drawn(small):
     clip = plan_clips(0, 8)[0]
-    body, hands = joints_of(clip, 0)
+    _, hands = joints_of(clip, 0)
     picture = next(iter(frames(small / "videos" / f"{clip.video_id}.mp4")))
     x, y = hands[0, 0, [0, 5, 9, 13]].mean(0).round().astype(int)
     assert np.abs(picture[y, x].astype(int) - clip.signer.skin).max() < 40

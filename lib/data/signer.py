@@ -7,6 +7,7 @@ them. Left and right are the signer's own; the signer faces the camera, so the r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -144,7 +145,7 @@ def draw_hand(image: np.ndarray, joints: np.ndarray, signer: Signer) -> None:
     for finger in range(5):
         chain = joints[1 + 4 * finger : 5 + 4 * finger]
         for colour, width in [(edge, 0.145), (signer.skin, 0.095)]:
-            for a, b in zip(chain, chain[1:], strict=False):
+            for a, b in pairwise(chain):
                 line(image, a, b, colour, width * unit)
 
 

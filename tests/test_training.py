@@ -1,0 +1,353 @@
+"""Training: what each setting of a recipe does, which weights are kept, and going on after an interruption."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+
+from lib.data.batches import PoseBatches
+from lib.models import build
+from lib.models.spobet import MaskedFrames
+from lib.training import RAdam, Recipe, Schedule, fit, make_optimizer, patience_is_over, prepare
+
+TINY = {
+    "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
+    "convolutions": 1, "kernel": 3, "dropout": 0.2, "head_dropout": 0.2,
+}  # fmt: skip
+PLAIN = {"batch_size": 4, "epochs": 2, "learning_rate": 0.01}
+CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def float32_afterwards():
+    """A recipe with mixed precision must not reach the other tests."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def clips_of(count, seed):
+    """Clips that hold random joints, plus a place that says a little about the class."""
+    rng = np.random.default_rng(seed)
+    clips = [rng.random((frames, 42, 3), dtype=np.float32) for frames in rng.integers(3, 9, count)]
+    for number, clip in enumerate(clips):
+        clip[..., 2] = 1
+        clip[:, :21, number % CLASSES % 2] += number % CLASSES
+    return clips, np.arange(count) % CLASSES
+
+
+def noise(clip, other, rng):
+    """A variation that depends on the epoch, so that a resumed training must come back to it."""
+    varied = clip.copy()
+    varied[..., :2] += rng.normal(0, 0.1, varied[..., :2].shape)
+    return varied
+
+
+def data_of(recipe, labels=True, count=10):
+    clips, classes = clips_of(count, seed=1)
+    seen, answers = clips_of(7, seed=2)
+    train = PoseBatches(
+        clips, classes if labels else None, CLASSES, recipe.batch_size, max_frames=8, vary=noise, seed=5
+    )
+    return train, PoseBatches(seen, answers if labels else None, CLASSES, recipe.batch_size, max_frames=8)
+
+
+def trained(folder, **settings):
+    """Train a tiny SPOBET; the same settings always give the same weights. Returns model, history and val."""
+    recipe = Recipe(**{**PLAIN, **settings})
+    prepare(recipe, 3)
+    model = build("spobet", CLASSES, **TINY)
+    train, val = data_of(recipe)
+    return model, fit(model, recipe, train, val, folder), val
+
+
+def weights_of(model):
+    return np.concatenate([np.ravel(weight) for weight in model.get_weights()])
+
+
+def same_history(one, other):
+    columns = one.columns.drop("seconds")
+    assert list(one.columns) == list(other.columns)
+    np.testing.assert_allclose(one[columns], other[columns], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Weights and history of the plain recipe, to compare with."""
+    model, history, _ = trained(tmp_path_factory.mktemp("plain"))
+    return weights_of(model), history
+
+
+# ---- the recipe ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"learning_rte": 0.1}, "learning_rte"),
+        ({"epochs": "many"}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"epochs": 0}, "epochs"),
+        ({"optimizer": "sgd"}, "optimizer"),
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"warmup": 1}, "warmup"),
+        ({"average": 1}, "average"),
+        ({"label_smoothing": None}, "label_smoothing"),
+        ({"mixed_precision": "perhaps"}, "mixed_precision"),
+    ],
+)
+def test_unknown_setting_or_wrong_value_is_an_error_that_names_it(settings, key):
+    with pytest.raises(ValidationError) as error:
+        Recipe(**settings)
+    assert [problem["loc"] for problem in error.value.errors()] == [(key,)]
+
+
+CHANGES = {
+    "optimizer": ["adam", "radam", "rmsprop"],
+    "learning_rate": [0.02],
+    "final_learning_rate": [0.005],
+    "warmup": [0.5],
+    "schedule": ["constant", "linear"],
+    "weight_decay": [0.5],
+    "clip_norm": [0.01],
+    "label_smoothing": [0.2],
+    "average": [0.5],
+    "batch_size": [5],
+    "epochs": [3],
+    "mixed_precision": [True],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in CHANGES for value in CHANGES[field]])
+def test_every_field_of_the_recipe_changes_training(tmp_path, plain, field, value):
+    model, _, _ = trained(tmp_path, **{field: value})
+    assert np.abs(weights_of(model) - plain[0]).max() > 1e-5
+
+
+def test_no_field_of_the_recipe_is_left_untested():
+    assert CHANGES.keys() | {"early_stopping"} == Recipe.model_fields.keys()
+
+
+def test_the_same_recipe_and_seed_give_the_same_weights(tmp_path, plain):
+    model, history, _ = trained(tmp_path)
+    np.testing.assert_allclose(weights_of(model), plain[0], atol=1e-6)
+    same_history(history, plain[1])
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_logits_in_float32():
+    prepare(Recipe(mixed_precision=True), 0)
+    model = build("spobet", CLASSES, **TINY)
+    assert model.encoder.embed.compute_dtype == "bfloat16"
+    assert model.features.compute_dtype == model.head.compute_dtype == "float32"
+    assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
+    prepare(Recipe(), 0)
+    assert build("spobet", CLASSES, **TINY).encoder.embed.compute_dtype == "float32"
+
+
+# ---- learning rate and optimisers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle"), [("constant", 1.0), ("linear", (1.0 + 0.1) / 2), ("cosine", (1.0 + 0.1) / 2)]
+)
+def test_learning_rate_rises_in_warm_up_and_falls_to_the_final_rate(schedule, middle):
+    recipe = Recipe(learning_rate=1.0, final_learning_rate=0.1, warmup=0.1, schedule=schedule)
+    rate = Schedule(recipe, steps=100)
+    assert float(rate(0)) == pytest.approx(0.1)
+    assert float(rate(4)) == pytest.approx(0.5)
+    assert float(rate(9)) == pytest.approx(1.0)
+    assert float(rate(10)) == pytest.approx(1.0)
+    assert float(rate(55)) == pytest.approx(middle)
+    assert float(rate(100)) == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    assert float(rate(500)) == float(rate(100))
+
+
+def test_cosine_falls_slowly_at_first_and_linear_evenly():
+    def quarter(schedule):
+        return float(Schedule(Recipe(learning_rate=1.0, schedule=schedule), steps=100)(25))
+
+    assert quarter("linear") == pytest.approx(0.75)
+    assert quarter("cosine") == pytest.approx((1 + np.cos(np.pi / 4)) / 2, abs=1e-6)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate():
+    assert float(Schedule(Recipe(learning_rate=0.3), steps=10)(0)) == pytest.approx(0.3)
+
+
+def test_radam_steps_as_torchs_own_before_and_after_the_variance_is_known():
+    start, target = np.array([3.0, -2.0, 0.5], np.float32), np.array([1.0, 1.0, -1.0], np.float32)
+    ours, theirs = keras.Variable(start), torch.nn.Parameter(torch.tensor(start))
+    optimizer, reference = RAdam(0.1, epsilon=1e-8), torch.optim.RAdam([theirs], lr=0.1, eps=1e-8)
+    path = []
+    for _ in range(20):
+        optimizer.apply([2 * (ours.value.detach() - torch.tensor(target)) ** 3], [ours])
+        theirs.grad = 2 * (theirs.detach() - torch.tensor(target)) ** 3
+        reference.step()
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs.detach().numpy(), atol=1e-5)
+        path.append(theirs.detach().numpy().copy())
+    assert np.abs(path[4] - start).max() > 0.1  # moved while rho <= 5
+    assert np.abs(path[19] - path[5]).max() > 0.01  # and afterwards
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_biases_norms_and_embeddings():
+    prepare(Recipe(), 0)
+    model = build("spobet", CLASSES, **TINY, positions=True)
+    optimizer = make_optimizer(Recipe(learning_rate=0.1, weight_decay=0.5, schedule="constant"), steps=10)
+    for weight in model.trainable_variables:
+        weight.assign(keras.ops.ones(weight.shape))
+    gradients = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]
+    optimizer.apply(gradients, model.trainable_variables)
+    value = {weight.path: float(keras.ops.mean(weight)) for weight in model.trainable_variables}
+    spared = {path for path in value if path.split("/")[-1] in ("bias", "gamma", "beta", "embeddings")}
+    assert {path.split("/")[-1] for path in spared} == {"bias", "gamma", "beta", "embeddings"}
+    assert len(value) > len(spared)
+    for path, mean in value.items():
+        assert mean == pytest.approx(1.0 if path in spared else 1 - 0.1 * 0.5), path
+
+
+# ---- history, best weights, early stopping -------------------------------------------------------------
+
+
+def test_history_has_the_columns_of_the_contract_and_the_schedules_rates(tmp_path):
+    _, history, _ = trained(tmp_path, schedule="linear", epochs=4)
+    columns = ["accuracy", "epoch", "learning_rate", "loss", "seconds", "val_accuracy", "val_loss"]
+    assert sorted(history.columns) == columns
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(history["learning_rate"], [0.0075, 0.005, 0.0025, 0], atol=1e-7)
+    assert (history["seconds"] > 0).all()
+    pd.testing.assert_frame_equal(history, pd.read_csv(tmp_path / "history.csv"))
+
+
+@pytest.mark.parametrize("average", [None, 0.7])
+def test_weights_left_in_the_model_are_those_of_the_best_validation_accuracy(tmp_path, average):
+    model, history, val = trained(tmp_path, epochs=6, average=average, learning_rate=0.05)
+    best = history.loc[history["val_accuracy"].idxmax()]
+    assert best["val_accuracy"] > history["val_accuracy"].min()  # so the test can fail
+    loss, accuracy = model.evaluate(val, verbose=0)
+    assert accuracy == pytest.approx(best["val_accuracy"])
+    assert loss == pytest.approx(best["val_loss"], abs=1e-5)
+
+
+def test_training_learns(tmp_path):
+    _, history, _ = trained(tmp_path, epochs=8, learning_rate=0.02)
+    assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "patience", "over"),
+    [
+        ("val_accuracy", [0.5, 0.4, 0.5], 2, True),
+        ("val_accuracy", [0.5, 0.4, 0.6], 2, False),
+        ("val_accuracy", [0.5, 0.4], 2, False),
+        ("val_accuracy", [0.5, 0.4, 0.3], None, False),
+        ("val_loss", [0.5, 0.6, 0.7], 2, True),
+        ("val_loss", [0.5, 0.4, 0.3], 2, False),
+        ("val_loss", [], 1, False),
+    ],
+)
+def test_patience_ends_when_the_best_epoch_is_too_long_ago(monitor, values, patience, over):
+    assert patience_is_over(pd.DataFrame({monitor: values}), monitor, patience) is over
+
+
+def test_early_stopping_ends_earlier_and_a_second_start_trains_no_further(tmp_path):
+    settings = {"epochs": 30, "early_stopping": 2, "learning_rate": 0.05}
+    model, history, _ = trained(tmp_path, **settings)
+    assert len(history) < 30
+    assert len(history) - 1 - history["val_accuracy"].idxmax() == 2
+    again, longer, _ = trained(tmp_path, **settings)
+    assert len(longer) == len(history)
+    np.testing.assert_array_equal(weights_of(again), weights_of(model))
+
+
+def test_pretraining_keeps_the_weights_of_the_lowest_validation_loss(tmp_path):
+    recipe = Recipe(**PLAIN | {"epochs": 4, "learning_rate": 0.3, "schedule": "constant"})
+    prepare(recipe, 3)
+    masked = MaskedFrames(build("spobet", CLASSES, **TINY), share=0.4)
+    train, val = data_of(recipe, labels=False)
+    masked(train[0][0])
+    history = fit(masked, recipe, train, val, tmp_path, classify=False)
+    assert sorted(history.columns) == ["epoch", "learning_rate", "loss", "seconds", "val_loss"]
+    last = keras.ops.convert_to_numpy(masked.decoder.kernel).copy()
+    masked.load_weights(tmp_path / "best.weights.h5")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(masked.decoder.kernel), last)
+    assert history["val_loss"].idxmin() != 3  # so that the best is not simply the last
+    masked.load_weights(tmp_path / "last" / "latest.weights.h5")
+    assert np.abs(keras.ops.convert_to_numpy(masked.decoder.kernel) - last).max() > 1e-3
+
+
+def test_a_loss_that_is_no_number_stops_training_with_an_error(tmp_path):
+    recipe = Recipe(**PLAIN)
+    prepare(recipe, 3)
+    model = build("spobet", CLASSES, **TINY)
+    train, val = data_of(recipe)
+    train.clips[0][0, 0, 0] = np.nan
+    with pytest.raises(RuntimeError, match="NaN"):
+        fit(model, recipe, train, val, tmp_path)
+
+
+# ---- going on after an interruption --------------------------------------------------------------------
+
+WHOLE = {"epochs": 4, "average": 0.7, "early_stopping": 9, "warmup": 0.2, "optimizer": "adamw"}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Weights and history of a training that nothing interrupted."""
+    model, history, _ = trained(tmp_path_factory.mktemp("unbroken"), **WHOLE)
+    return weights_of(model), history
+
+
+def assert_goes_on_as_unbroken(folder, unbroken):
+    keras.utils.set_random_seed(99)  # nothing may hang on what the interrupted process had drawn
+    model, history, val = trained(folder, **WHOLE)
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    same_history(history, unbroken[1])
+    np.testing.assert_allclose(weights_of(model), unbroken[0], atol=1e-5)
+    assert model.evaluate(val, verbose=0)[1] == pytest.approx(history["val_accuracy"].max())
+
+
+@pytest.mark.parametrize("batch", [3, 6, 8, 11])
+def test_a_training_killed_in_any_batch_goes_on_as_if_unbroken(tmp_path, monkeypatch, unbroken, batch):
+    read, batches = PoseBatches.__getitem__, iter(range(100))
+
+    def interrupted(self, number):
+        if self.vary is not None and next(batches) == batch:
+            raise KeyboardInterrupt
+        return read(self, number)
+
+    monkeypatch.setattr(PoseBatches, "__getitem__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, **WHOLE)
+    monkeypatch.undo()
+    assert_goes_on_as_unbroken(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize("written", ["nothing", "half", "all"])
+@pytest.mark.parametrize("save", [2, 3, 4])
+def test_a_training_killed_while_it_saves_goes_on_as_if_unbroken(tmp_path, monkeypatch, unbroken, save, written):
+    whole, saves = keras.Model.save_weights, iter(range(1, 100))
+
+    def interrupted(self, filepath, **options):
+        stop = next(saves) == save
+        if not stop or written != "nothing":
+            whole(self, filepath, **options)
+        if stop:
+            if written == "half":
+                with open(filepath, "r+b") as file:
+                    file.truncate(1000)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "save_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, **WHOLE)
+    monkeypatch.undo()
+    assert_goes_on_as_unbroken(tmp_path, unbroken)
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path, unbroken):
+    trained(tmp_path, **WHOLE)
+    before = (tmp_path / "history.csv").read_text()
+    model, _, _ = trained(tmp_path, **WHOLE)
+    assert (tmp_path / "history.csv").read_text() == before
+    np.testing.assert_allclose(weights_of(model), unbroken[0], atol=1e-5)

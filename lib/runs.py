@@ -145,7 +145,7 @@ class Run:
             recipe=self.recipe,
             input=self.study.layout,
             frames=frames,
-            size=len(LAYOUTS[self.study.layout].joints),
+            size=None,
             weights="scratch",
             seed=self.seed,
             backend=keras.backend.backend(),

@@ -1,11 +1,13 @@
 """Figures of a data set's index: clips per gloss, signers, lengths, sources."""
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.data.annotations import SPLITS
 from lib.data.audit import ALL
+from lib.data.video import frames
 from lib.figures.style import subplots
 
 
@@ -85,4 +87,21 @@ def sources(index: pd.DataFrame) -> Figure:
     axis.barh(counts.index, counts["sum"], label="present")
     axis.set(title="Clips per source", xlabel="clips")
     axis.legend(loc="lower right")
+    return figure
+
+
+def film_strips(index: pd.DataFrame, count: int = 9) -> Figure:
+    """`count` frames, evenly over the signed segment, of one present clip of each gloss, by a different signer each.
+
+    `index` has videos as its first source.
+    """
+    clips = index[index["status"] == "present"].groupby("label")
+    chosen = [clips.get_group(label).iloc[number % clips.size()[label]] for number, label in enumerate(clips.groups)]
+    figure, axes = subplots(len(chosen), 1, size=(0.9 * count, 0.95 * len(chosen)))
+    for ax, clip in zip(np.atleast_1d(axes), chosen, strict=True):
+        pictures = list(frames(clip["path"]))[clip["frame_start"] : clip["frame_end"]]
+        at = np.linspace(0, len(pictures) - 1, count).round().astype(int)
+        ax.imshow(np.hstack([pictures[i] for i in at]))
+        ax.set(xticks=[], yticks=[])
+        ax.set_ylabel(clip["gloss"], rotation=0, ha="right", va="center")
     return figure

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.files import replacing
 
 NOT_DECAYED = ["bias", "gamma", "beta", "embedding"]  # weight decay is for the matrices alone
 REPORTS = 20  # lines of progress that a training prints
 DRAWS = 1 << 16  # more than the random draws of one layer in one epoch
+BEST, LAST = "best.weights.h5", "last.weights.h5"
 SIGNS = {"val_accuracy": 1, "val_loss": -1}  # higher is better, lower is better
 
 
@@ -39,6 +40,12 @@ class Recipe(BaseModel):
     epochs: int = Field(50, ge=1)
     early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation value")
     mixed_precision: bool = Field(False, description="bfloat16 where keras deems it safe; weights stay float32")
+
+    @model_validator(mode="after")
+    def _only_adamw_decays(self) -> Self:
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay needs the optimizer adamw, not {self.optimizer}")
+        return self
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -118,10 +125,10 @@ def fit(
 ) -> pd.DataFrame:
     """Train a built model, going on where an interrupted training in the same folder stopped.
 
-    `train` needs `set_epoch`. With `classify` the model's logits are trained on one-hot labels, and the best
+    `train` needs `set_epoch` and `seed`. With `classify` the model's logits are trained on one-hot labels, and the best
     checkpoint is the one of highest validation accuracy; without, the model adds its own loss, and the lowest
     validation loss is best. Leaves the best weights in the model.
-    Writes to `folder`: best.weights.h5, last/ (weights, optimiser, epoch), history.csv, tensorboard/.
+    Writes to `folder`: best.weights.h5 and last.weights.h5 (weights, optimiser), history.csv, tensorboard/.
     Returns the history, one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,14 +139,30 @@ def fit(
         metrics=["accuracy"] if classify else None,
     )
     monitor = "val_accuracy" if classify else "val_loss"
+    epoch = resume(model, folder / LAST, len(train))
     if not patience_is_over(read_history(folder / "history.csv"), monitor, recipe.early_stopping):
-        callbacks = make_callbacks(recipe, train, folder, monitor)
         model.fit(
-            feed(train), validation_data=feed(val), epochs=recipe.epochs, callbacks=callbacks, verbose=0,
-            shuffle=False,  # keras would draw an order from a generator that an interruption resets
-        )  # fmt: skip
-    model.load_weights(folder / "best.weights.h5")
+            feed(train),
+            validation_data=feed(val),
+            initial_epoch=epoch,
+            epochs=recipe.epochs,
+            callbacks=make_callbacks(recipe, train, folder, monitor, epoch),
+            verbose=0,
+            shuffle=False,  # keras would draw the order from a generator that an interruption resets
+        )
+    model.load_weights(folder / BEST)
     return read_history(folder / "history.csv")
+
+
+def resume(model: keras.Model, path: Path, steps: int) -> int:
+    """Load the weights and the optimiser that `KeepLast` saved, if it did. Returns how many epochs they have seen.
+
+    One file holds all, written in one step (keras' BackupAndRestore, killed between its two, repeats an epoch).
+    """
+    model.optimizer.build(model.trainable_variables)
+    if path.exists():
+        model.load_weights(path)
+    return int(ops.convert_to_numpy(model.optimizer.iterations)) // steps
 
 
 def feed(batches: keras.utils.PyDataset) -> Any:
@@ -159,26 +182,28 @@ def feed(batches: keras.utils.PyDataset) -> Any:
     return data.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 
-def make_callbacks(recipe: Recipe, train: Any, folder: Path, monitor: str) -> list[keras.callbacks.Callback]:
-    """What happens around the epochs. The order matters.
+def make_callbacks(
+    recipe: Recipe, train: Any, folder: Path, monitor: str, epoch: int
+) -> list[keras.callbacks.Callback]:
+    """What happens around the epochs of a training that goes on after `epoch` epochs. The order matters.
 
     The best weights are kept as the validation ends, while their moving average still stands in for those in
     training. Then comes the row of the history, and last what a later training goes on from: killed between any
     two of these, it lives through the epoch again and nothing is lost.
     """
-    history = folder / "history.csv"
-    callbacks = [FollowEpoch(train), KeepBest(folder / "best.weights.h5", monitor, read_history(history))]
+    history = read_history(folder / "history.csv")
+    past = history[history["epoch"] <= epoch]
+    callbacks = [FollowEpoch(train), KeepBest(folder / BEST, monitor, past)]
     if recipe.average is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights())
     callbacks += [
         keras.callbacks.TerminateOnNaN(raise_error=True),
-        Log(history, recipe.epochs),
+        Log(folder / "history.csv", past, recipe.epochs),
         keras.callbacks.TensorBoard(str(folder / "tensorboard")),
     ]
     if recipe.early_stopping is not None:
-        callbacks.append(StopEarly(history, monitor, recipe.early_stopping))
-    last = str(folder / "last")
-    return [*callbacks, keras.callbacks.BackupAndRestore(last, double_checkpoint=True, delete_checkpoint=False)]
+        callbacks.append(StopEarly(folder / "history.csv", monitor, recipe.early_stopping))
+    return [*callbacks, KeepLast(folder / LAST)]
 
 
 class FollowEpoch(keras.callbacks.Callback):
@@ -189,8 +214,9 @@ class FollowEpoch(keras.callbacks.Callback):
         self.data = data
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Weights files lack the state of dropout: a seed that stays, and a count of draws that begins here anew."""
+        """Dropout draws from the framework's own generator (torch), or from a seed and a count of draws."""
         self.data.set_epoch(epoch)
+        keras.utils.set_random_seed(int(np.random.SeedSequence([self.data.seed, epoch]).generate_state(1)[0]))
         for state in self.model.variables:
             if state.name == "seed_generator_state":
                 state.assign([int(state[0]), epoch * DRAWS])
@@ -199,26 +225,44 @@ class FollowEpoch(keras.callbacks.Callback):
 class KeepBest(keras.callbacks.Callback):
     """Save the weights whenever a validation is better than all before it, also those before an interruption."""
 
-    def __init__(self, path: Path, monitor: str, history: pd.DataFrame) -> None:
+    def __init__(self, path: Path, monitor: str, past: pd.DataFrame) -> None:
         super().__init__()
         self.path, self.metric, self.sign = path, monitor.removeprefix("val_"), SIGNS[monitor]
-        self.best = (self.sign * history[monitor]).max() if len(history) else -math.inf
+        self.best = max(self.sign * past[monitor], default=-math.inf)
 
     def on_test_end(self, logs: dict | None = None) -> None:
         """Judge the validation that ends."""
         value = self.sign * logs[self.metric]
         if value > self.best:
             self.best = value
-            with replacing(self.path) as partial:
-                self.model.save_weights(partial)
+            save_weights(self.model, self.path)
+
+
+class KeepLast(keras.callbacks.Callback):
+    """Save what `resume` goes on from."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """The epoch is over; a kill before this one is finished repeats it."""
+        save_weights(self.model, self.path)
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Write the weights and the optimiser's state to `path` in one step."""
+    with replacing(path) as partial:
+        model.save_weights(partial)
 
 
 class Log(keras.callbacks.Callback):
     """Write one CSV row for each epoch, and print about twenty lines of progress in a training."""
 
-    def __init__(self, path: Path, epochs: int) -> None:
+    def __init__(self, path: Path, past: pd.DataFrame, epochs: int) -> None:
         super().__init__()
-        self.path, self.epochs, self.every = path, epochs, max(1, epochs // REPORTS)
+        self.path, self.rows, self.epochs = path, past.to_dict("records"), epochs
+        self.every = max(1, epochs // REPORTS)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
@@ -228,9 +272,8 @@ class Log(keras.callbacks.Callback):
         """Append the row; the time of validation is in it."""
         logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.start}
-        history = read_history(self.path)
-        history = history[history["epoch"] <= epoch] if len(history) else history
-        rows = pd.concat([history, pd.DataFrame([row])]) if len(history) else pd.DataFrame([row])
+        self.rows.append(row)
+        rows = pd.DataFrame(self.rows)
         with replacing(self.path) as partial:
             rows.to_csv(partial, index=False)
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:

@@ -97,11 +97,11 @@ def film_strips(index: pd.DataFrame, count: int = 9) -> Figure:
     """
     clips = index[index["status"] == "present"].groupby("label")
     chosen = [clips.get_group(label).iloc[number % clips.size()[label]] for number, label in enumerate(clips.groups)]
-    figure, axes = subplots(len(chosen), 1, size=(0.9 * count, 0.95 * len(chosen)))
+    figure, axes = subplots(len(chosen), 1, size=(0.9 * count, 1.15 * len(chosen)))
     for ax, clip in zip(np.atleast_1d(axes), chosen, strict=True):
         pictures = list(frames(clip["path"]))[clip["frame_start"] : clip["frame_end"]]
         at = np.linspace(0, len(pictures) - 1, count).round().astype(int)
         ax.imshow(np.hstack([pictures[i] for i in at]))
-        ax.set(xticks=[], yticks=[])
-        ax.set_ylabel(clip["gloss"], rotation=0, ha="right", va="center")
+        ax.set_axis_off()
+        ax.set_title(clip["gloss"], fontsize="small")
     return figure

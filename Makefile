@@ -33,7 +33,8 @@ lab: .venv/.done  ## JupyterLab on the notebooks
 
 notebooks: .venv/.done  ## run the committed notebooks again, in place, on the sample study
 	@$(ON_SCRATCH_SAMPLE) for notebook in $(NOTEBOOKS); do .venv/bin/jupyter nbconvert \
-	--to notebook --execute --inplace --ExecutePreprocessor.record_timing=False "$$notebook"; done
+	--to notebook --execute --inplace --ExecutePreprocessor.record_timing=False "$$notebook"; done; \
+	$(PYTHON) workflow/run_notebook.py --tidy $(NOTEBOOKS)
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers
 	@$(PYTHON) -m lib.bench

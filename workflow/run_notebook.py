@@ -1,6 +1,7 @@
 """Run one notebook and leave it, executed, as .ipynb and .html in the report.
 
     run_notebook.py <notebook> <report file without suffix> <folder for unfinished> key=value …
+    run_notebook.py --tidy <notebook> …
 
 While it runs, and when it fails, the notebook lies in the folder for unfinished ones; the report is only
 touched when every cell has passed. A failure is one line in <unfinished>/<step>.error, which run.py prints
@@ -76,20 +77,27 @@ def execute(notebook: Path, draft: Path, parameters: dict[str, str]) -> None:
 
 
 def publish(draft: Path, report: Path) -> None:
-    """Move a finished notebook into the report, with a page to read beside it.
-
-    Paths and times that papermill notes are left out: the same results give the same file on any machine.
-    """
-    content = nbformat.read(draft, as_version=4)
-    for part in (content, *content.cells):
-        part.metadata.pop("papermill", None)
-        part.metadata.pop("execution", None)
+    """Move a finished notebook into the report, with a page to read beside it."""
+    content = tidy(nbformat.read(draft, as_version=4))
     page = to_page(content, report.name)
     with replacing(report.with_name(f"{report.name}.html")) as path:
         path.write_text(page, encoding="utf-8")
     with replacing(report.with_name(f"{report.name}.ipynb")) as path:
         nbformat.write(content, path)
     draft.unlink()
+
+
+def tidy(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Leave out what is of this machine: paths and times that papermill notes, and what stderr says (bars that have
+    run full, remarks of frameworks on the hardware).
+    """
+    for part in (content, *content.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
+    for cell in content.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return content
 
 
 def to_page(content: nbformat.NotebookNode, title: str) -> str:
@@ -111,6 +119,10 @@ def explain(failure: Exception, draft: Path) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--tidy":
+        for _file in sys.argv[2:]:
+            nbformat.write(tidy(nbformat.read(_file, as_version=4)), _file)
+        sys.exit()
     _notebook, _report, _unfinished, *_pairs = sys.argv[1:]
     _parameters = dict(pair.split("=", 1) for pair in _pairs)
     sys.exit(main(Path(_notebook).absolute(), Path(_report), Path(_unfinished), _parameters))

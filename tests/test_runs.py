@@ -1,0 +1,322 @@
+"""A run: its recipe file, its clips, its checkpoints, its predictions and its metrics."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import lib.runs
+from lib.data.batches import PoseBatches
+from lib.data.poses import PoseStore
+from lib.evaluation import Predictions
+from lib.runs import RECIPES, Run, predict, read_config
+from lib.study import Study, StudyError
+
+RECIPE = {
+    "model": "spobet",
+    "variant": "small",
+    "options": {"normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16},
+    "max_frames": 12,
+    "pretrain": {"epochs": 2, "batch_size": 4},
+    "train": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
+    "augment": {"rotation": 10, "splice": 0.5},
+}
+CONTRACT = (
+    "top1 top2 top5 top10 top1_per_class top5_per_class loss n n_missing top1_ci95 params_m gflops train_seconds "
+    "epochs weights seed backend split"
+).split()
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """A folder of recipes that holds small.yaml; returns a function that writes another one."""
+    monkeypatch.setattr(lib.runs, "RECIPES", tmp_path)
+
+    def write(name, content):
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        (tmp_path / f"{name}.yaml").write_text(text)
+
+    write("small", RECIPE)
+    return write
+
+
+def problem(*arguments):
+    """The one line that the reading of a wrong recipe ends with."""
+    with pytest.raises(StudyError) as error:
+        read_config(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ---- the recipe file -----------------------------------------------------------------------------------
+
+
+def test_recipe_file_becomes_typed_settings_with_defaults_for_the_rest(recipes):
+    config = read_config("small")
+    assert (config.model, config.variant, config.max_frames) == ("spobet", "small", 12)
+    assert (config.train.epochs, config.train.schedule) == (3, "cosine")
+    assert (config.pretrain.epochs, config.pretrain.hidden) == (2, 0.3)
+    assert (config.augment.rotation, config.augment.mirror) == (10, 0)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.yaml")])
+def test_every_shipped_recipe_can_be_read_and_its_model_built(name):
+    config = read_config(name)
+    layout = "openpose-54" if config.options.get("normalisation", "published") == "published" else "hands-42"
+    assert lib.runs.build(config.model, 5, layout=layout, **config.options).count_params() > 100_000
+
+
+def test_a_study_changes_settings_by_their_dotted_name_and_leaves_the_others(recipes):
+    config = read_config("small", {"train.epochs": 7, "options.width": 16, "max_frames": 9, "augment.noise": 0.5})
+    assert (config.train.epochs, config.train.batch_size) == (7, 4)
+    assert config.options == {**RECIPE["options"], "width": 16}
+    assert (config.max_frames, config.augment.noise, config.augment.rotation) == (9, 0.5, 10)
+    assert read_config("small").train.epochs == 3  # the file is as it was
+
+
+def test_a_study_can_switch_off_pretraining_and_set_a_section_that_the_recipe_lacks(recipes):
+    assert read_config("small", {"pretrain": None}).pretrain is None
+    recipes("bare", {"model": "spobet", "train": {}})
+    assert read_config("bare", {"augment.mirror": 0.5}).augment.mirror == 0.5
+
+
+def test_unknown_recipe_is_an_error_that_names_those_there_are(recipes):
+    recipes("large", RECIPE)
+    message = problem("smal")
+    assert message == "there is no recipe 'smal'; workflow/recipes/ has large, small"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"train.epoch": 5}, ["unknown key 'epoch' in train", "did you mean 'epochs'?"]),
+        ({"trian.epochs": 5}, ["unknown key 'trian'", "did you mean 'train'?"]),
+        ({"augment.rotate": 5}, ["unknown key 'rotate' in augment"]),
+        ({"pretrain.hiden": 0.2}, ["unknown key 'hiden' in pretrain", "did you mean 'hidden'?"]),
+        ({"train.epochs": "many"}, ["key 'train.epochs'", "got 'many'"]),
+        ({"train.optimizer": "sgd"}, ["key 'train.optimizer'", "got 'sgd'"]),
+        ({"augment.mirror": 2}, ["key 'augment.mirror'", "got 2"]),
+        ({"max_frames": 0}, ["key 'max_frames'", "got 0"]),
+        ({"train": 5}, ["key 'train'", "got 5"]),
+        ({"model.width": 5}, ["'model.width'", "'model' holds no settings"]),
+        ({"train.epochs.first": 5}, ["'train.epochs.first'", "'epochs' holds no settings"]),
+        ({"train.mixed_precision": True}, ["mixed_precision", "pretrain", "train"]),
+    ],
+)
+def test_unknown_or_wrong_setting_is_one_line_that_names_the_file_and_the_key(recipes, changes, parts):
+    message = problem("small", changes)
+    assert "small.yaml" in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("content", ["", "- spobet\n", "model: [spobet\n", "model: spobet\n"])
+def test_a_recipe_file_without_the_keys_it_needs_is_one_line_that_names_it(recipes, content):
+    recipes("broken", content)
+    assert "broken.yaml" in problem("broken")
+
+
+# ---- a run ---------------------------------------------------------------------------------------------
+
+# Split, label and status of each clip, in the order of the index: neither sorted by split nor by label.
+CLIPS = [
+    ("test", 1, "present"), ("train", 0, "present"), ("train", 2, "present"), ("val", 2, "present"),
+    ("test", 0, "missing"), ("train", 1, "present"), ("test", 2, "present"), ("val", 0, "unreadable: cut off"),
+    ("train", 0, "present"), ("test", 0, "present"), ("val", 1, "present"), ("train", 2, "missing"),
+    ("train", 1, "present"), ("test", 1, "present"), ("val", 0, "present"), ("test", 2, "dropped: twice"),
+]  # fmt: skip
+GLOSSES = ["book", "drink", "computer"]
+
+
+def clip_of(number):
+    """Hands at random places that say which clip it is; an empty frame at both ends."""
+    rng = np.random.default_rng(number)
+    clip = np.ones((5 + 2 * number, 42, 3), np.float32)
+    clip[..., :2] = rng.random((1, 42, 2)) + 0.1 * rng.random((len(clip), 42, 2))
+    clip[[0, -1]] = 0
+    return clip
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, recipes):
+    """A study of 16 clips with its index and pose store, as notebooks 01 and 03 leave them."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+    study = Study(
+        title="Three glosses", subset=3, sources=["hands"], split="official", layout="hands-42", name="three",
+        root=tmp_path, runs=[{"recipe": "small", "seeds": [0, 4], "set": {"train.epochs": 2}}],
+    )  # fmt: skip
+    index = pd.DataFrame(CLIPS, columns=["split", "label", "status"])
+    index.insert(0, "video_id", [f"{number:05d}" for number in range(len(CLIPS))])
+    index["gloss"] = [GLOSSES[label] for label in index["label"]]
+    study.data_dir.mkdir(parents=True)
+    index.to_parquet(study.index_path)
+    present = index.index[index["status"] == "present"]
+    PoseStore(index["video_id"][present].to_numpy(str), [clip_of(n) for n in present]).save(study.poses_path)
+    return study
+
+
+def test_a_run_knows_its_recipe_seed_and_folders_and_takes_the_studys_changes(study, tmp_path):
+    run = Run(study, "small-s4")
+    assert (run.recipe, run.seed, run.config.train.epochs) == ("small", 4, 2)
+    assert run.folder == tmp_path / "home" / "data" / "three" / "runs" / "small-s4"
+    assert run.report == tmp_path / "home" / "reports" / "three" / "runs" / "small-s4"
+    assert run.glosses == GLOSSES
+    with pytest.raises(StudyError, match="no run 'small'; its runs: small-s0, small-s4"):
+        Run(study, "small")
+
+
+def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(study):
+    run = Run(study, "small-s0")
+    assert run.clips("test")["video_id"].tolist() == ["00000", "00006", "00009", "00013"]
+    batches = run.batches("test", run.config.train, vary=False)
+    assert [len(clip) for clip in batches.clips] == [3, 15, 21, 29]
+    np.testing.assert_array_equal(batches.clips[1], clip_of(6)[1:-1])
+    np.testing.assert_array_equal(batches.targets.argmax(1), [1, 2, 0, 1])
+    assert batches[0][0].shape == (4, 16, 42, 3)  # 12 frames at most, then to a multiple of 8
+
+
+def test_training_batches_are_augmented_by_the_recipe_and_drawn_from_the_runs_seed(study):
+    def first(name, **changes):
+        study.runs[0].set.update(changes)
+        run = Run(study, name)
+        return run.batches("train", run.config.train, vary=True)[0][0]
+
+    assert np.array_equal(first("small-s0"), first("small-s0"))
+    assert not np.array_equal(first("small-s0"), first("small-s4"))
+    plain = first("small-s0", **{"augment.rotation": 0, "augment.splice": 0})
+    assert plain[..., :2].max() < 1.2
+    rotated = first("small-s0", **{"augment.rotation": 90})
+    assert plain.shape == rotated.shape
+    assert np.abs(plain - rotated).max() > 0.1
+
+
+def test_a_split_without_a_present_clip_is_an_error_that_names_it(study):
+    index = pd.read_parquet(study.index_path)
+    index.loc[index["split"] == "val", "status"] = "missing"
+    index.to_parquet(study.index_path)
+    run = Run(study, "small-s0")
+    with pytest.raises(StudyError, match="study three: no clip of split 'val' is present"):
+        run.batches("val", run.config.train, vary=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"), [({"options.widht": 8}, "unknown key 'widht'"), ({"options.depth": "deep"}, "key 'depth'")]
+)
+def test_a_wrong_option_of_the_model_is_one_line_that_names_recipe_and_option(study, change, text):
+    study.runs[0].set.update(change)
+    with pytest.raises(StudyError, match=text) as error:
+        Run(study, "small-s0").build()
+    assert "small" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_is_built_from_the_seed_for_the_studys_glosses_and_layout(study):
+    one, same, other = (Run(study, name).build().get_weights() for name in ("small-s0", "small-s0", "small-s4"))
+    assert one[-1].shape == (3,)
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_predictions_do_not_depend_on_the_batch_they_are_made_in(study):
+    run = Run(study, "small-s0")
+    model = run.build()
+    clips = [run.poses[video_id] for video_id in run.clips("train")["video_id"]]
+    alone = np.concatenate([keras.ops.convert_to_numpy(model(clip[None, :12], training=False)) for clip in clips])
+    short = [clip[:12] for clip in clips]
+    for size in (1, 2, 5, 64):
+        logits = predict(model, PoseBatches(short, None, 3, size, max_frames=12))
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, alone, atol=1e-5)
+    assert np.ptp(alone, axis=0).max() > 1e-3  # the order can be seen
+
+
+def test_predictions_are_written_for_every_present_clip_in_index_order(study):
+    run = Run(study, "small-s0")
+    model = run.build()
+    run.predict(model, "test")
+    written = Predictions.load(run.report / "predictions-test.npz")
+    assert written.video_id.tolist() == ["00000", "00006", "00009", "00013"]
+    assert written.label.tolist() == [1, 2, 0, 1]
+    assert written.glosses.tolist() == GLOSSES
+    expected = predict(model, run.batches("test", run.config.train, vary=False, targets=False))
+    np.testing.assert_array_equal(written.logits, expected)
+
+
+def test_pretraining_training_and_metrics_leave_the_files_of_the_contract(study):
+    run = Run(study, "small-s0")
+    model = run.build()
+    pretraining, history = run.pretrain(model), run.train(model)
+    assert pretraining["epoch"].tolist() == history["epoch"].tolist() == [1, 2]
+    for split in ("val", "test"):
+        run.write_metrics(model, run.predict(model, split), split)
+    assert sorted(path.name for path in run.report.iterdir()) == [
+        "history-pretrain.csv", "history.csv", "metrics-val.json", "metrics.json",
+        "predictions-test.npz", "predictions-val.npz",
+    ]  # fmt: skip
+    metrics = json.loads((run.report / "metrics.json").read_text())
+    assert set(CONTRACT) <= metrics.keys()
+    assert (metrics["n"], metrics["n_missing"], metrics["split"]) == (4, 2, "test")
+    assert (metrics["model"], metrics["variant"], metrics["recipe"]) == ("spobet", "small", "small")
+    assert (metrics["seed"], metrics["backend"], metrics["epochs"]) == (0, keras.backend.backend(), 4)
+    assert metrics["params_m"] == pytest.approx(model.count_params() / 1e6)
+    assert metrics["train_seconds"] == pytest.approx(pretraining["seconds"].sum() + history["seconds"].sum(), abs=1e-3)
+    val = json.loads((run.report / "metrics-val.json").read_text())
+    assert (val["split"], val["n"], val["n_missing"]) == ("val", 3, 1)
+    assert val["top1"] == pytest.approx(history["val_accuracy"].max(), abs=1e-5)  # the best epoch is what is kept
+
+
+def test_a_second_start_trains_nothing_again_and_gives_the_same_predictions(study, capsys):
+    def go():
+        run = Run(study, "small-s0")
+        model = run.build()
+        run.pretrain(model)
+        return run.train(model), run.predict(model, "test").logits
+
+    (history, logits), (again, same) = go(), go()
+    pd.testing.assert_frame_equal(history, again)
+    np.testing.assert_array_equal(logits, same)
+    assert "anew" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changed", ["recipe", "clips"])
+def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_is_said(study, capsys, changed):
+    run = Run(study, "small-s0")
+    folder = run.open_folder("train", run.batches("train", run.config.train, vary=True))
+    Path(folder / "best.weights.h5").touch()
+    if changed == "recipe":
+        study.runs[0].set["train.learning_rate"] = 0.5
+    else:
+        index = pd.read_parquet(study.index_path)
+        index.loc[1, "status"] = "missing"
+        index.to_parquet(study.index_path)
+    capsys.readouterr()
+    run = Run(study, "small-s0")
+    assert run.open_folder("train", run.batches("train", run.config.train, vary=True)) == folder
+    assert not (folder / "best.weights.h5").exists()
+    assert "training starts anew" in capsys.readouterr().out
+
+
+def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
+    for _ in range(2):
+        run = Run(study, "small-s0")
+        folder = run.open_folder("train", run.batches("train", run.config.train, vary=True))
+        Path(folder / "best.weights.h5").touch()
+    assert sorted(path.name for path in folder.iterdir()) == ["best.weights.h5", "run.json"]
+
+
+def test_attention_of_the_classification_token_has_a_weight_for_every_frame(study):
+    study.runs[0].set.update({"options.stride": 2, "options.depth": 2})
+    run = Run(study, "small-s0")
+    run.poses["00001"][2, :21] = 0
+    run.poses["00001"][3] = 0
+    run.poses["00001"] = run.poses["00001"][:5]
+    weights, hands = run.attention(run.build(), "00001")
+    assert weights.shape == (2, 2, 5)
+    np.testing.assert_array_equal(hands, [True, True, True, False, True])
+    np.testing.assert_array_equal(weights[..., 0], weights[..., 1])  # frames 0 and 1 are one token
+    assert (weights > 0).all()
+    assert (weights[..., ::2].sum(-1) < 1).all()  # the rest falls on the classification token itself

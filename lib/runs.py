@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib.data.augment import PoseAugment, augment
 from lib.data.batches import PoseBatches, shorten, trim
@@ -21,7 +21,7 @@ from lib.data.wlasl import read_index
 from lib.evaluation import Predictions, missing_count, write_metrics
 from lib.files import replacing
 from lib.models import build
-from lib.models.spobet import MaskedFrames, Spobet
+from lib.models.spobet import MaskedFrames, Spobet, SpobetConfig
 from lib.study import Study, StudyError, explain
 from lib.training import Recipe, fit, prepare
 
@@ -47,6 +47,12 @@ class RunConfig(BaseModel):
     pretrain: Pretraining | None = None
     train: Recipe
     augment: PoseAugment = PoseAugment()
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> Self:
+        if self.pretrain and self.pretrain.mixed_precision != self.train.mixed_precision:
+            raise ValueError("pretrain.mixed_precision and train.mixed_precision differ, but it is one model: set both")
+        return self
 
 
 class Run:
@@ -88,9 +94,12 @@ class Run:
         )
 
     def build(self) -> Spobet:
-        """Make the model, untrained, from the run's seed."""
+        """Make the model, untrained, from the run's seed. Raises StudyError naming an option that is wrong."""
         prepare(self.config.train, self.seed)
-        return build(self.config.model, len(self.glosses), layout=self.study.layout, **self.config.options)
+        try:
+            return build(self.config.model, len(self.glosses), **{**self.config.options, "layout": self.study.layout})
+        except ValidationError as error:
+            raise StudyError(f"recipe {self.recipe}, options: {explain(error, SpobetConfig)}") from None
 
     def pretrain(self, model: Spobet) -> pd.DataFrame:
         """Pre-train the model's encoder on the clips of train, checked on those of val. Returns the history."""
@@ -184,17 +193,28 @@ def read_config(recipe: str, changes: dict[str, Any] | None = None) -> RunConfig
     if not path.exists():
         there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
         raise StudyError(f"there is no recipe '{recipe}'; workflow/recipes/ has {there}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for key, value in (changes or {}).items():
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return RunConfig.model_validate(_change(content or {}, changes or {}))
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise StudyError(f"{path}: {explain(error, RunConfig)}") from None
+    except KeyError as error:
+        raise StudyError(f"{path}: {error.args[0]}") from None
+
+
+def _change(content: Any, changes: dict[str, Any]) -> Any:
+    """Put `changes` by dotted name into the content of a recipe file. Raises KeyError when a name leads nowhere."""
+    for key, value in changes.items():
         *parents, last = key.split(".")
         place = content
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise KeyError(f"cannot change '{key}': '{parent}' holds no settings")
         place[last] = value
-    try:
-        return RunConfig.model_validate(content)
-    except ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, RunConfig)}") from None
+    return content
 
 
 def predict(model: keras.Model, batches: PoseBatches) -> np.ndarray:

@@ -25,10 +25,10 @@ RECIPE = {
     "train": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
     "augment": {"rotation": 10, "splice": 0.5},
 }
-CONTRACT = (
-    "top1 top2 top5 top10 top1_per_class top5_per_class loss n n_missing top1_ci95 params_m gflops train_seconds "
-    "epochs weights seed backend split"
-).split()
+CONTRACT = [
+    "top1", "top2", "top5", "top10", "top1_per_class", "top5_per_class", "loss", "n", "n_missing", "top1_ci95",
+    "params_m", "gflops", "train_seconds", "epochs", "weights", "seed", "backend", "split",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ test: .venv/.done  ## ruff, pytest, the sample study from nothing, and nbval on 
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest
-	@$(ON_SCRATCH_SAMPLE) .venv/bin/pytest --nbval-lax $(NOTEBOOKS)
+	@$(ON_SCRATCH_SAMPLE) .venv/bin/pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS)
 
 lab: .venv/.done  ## JupyterLab on the notebooks
 	KERAS_BACKEND=torch .venv/bin/jupyter lab --notebook-dir=notebooks

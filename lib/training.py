@@ -81,12 +81,12 @@ class RAdam(keras.optimizers.Adam):
         m, v = self._momentums[index], self._velocities[index]
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
         self.assign_add(v, (gradient**2 - v) * (1 - self.beta_2))
-        decay = ops.power(ops.cast(self.beta_2, variable.dtype), step)
+        known = -ops.expm1(step * math.log(self.beta_2))  # 1 - beta_2 ** step, exact enough to tell rho from 5
         longest = 2 / (1 - self.beta_2) - 1
-        rho = longest - 2 * step * decay / (1 - decay)
+        rho = longest - 2 * step * (1 - known) / known
         safe = ops.maximum(rho, 5.0)
         rectify = ops.sqrt(((safe - 4) * (safe - 2) * longest) / ((longest - 4) * (longest - 2) * safe))
-        adaptive = rectify * ops.sqrt(1 - decay) / (ops.sqrt(v) + self.epsilon)
+        adaptive = rectify * ops.sqrt(known) / (ops.sqrt(v) + self.epsilon)
         momentum = m / (1 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
         scale = ops.where(rho > 5.0, adaptive, ops.ones_like(v))
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * momentum * scale)

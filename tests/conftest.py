@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they save
 REPOSITORY = Path(__file__).parents[1]
 
 

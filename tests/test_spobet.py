@@ -23,18 +23,19 @@ PLUS = {
     "layout": "hands-42", "normalisation": "robust", "motion": True, "stride": 2, "width": 32, "depth": 2,
     "feed_forward": 64, "heads": 4, "convolutions": 1, "kernel": 5, "pre_norm": True, "positions": True, "pool": True,
 }  # fmt: skip
+SMALL = {"layout": "openpose-54", "depth": 2}
 TINY = {"layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16}
 CONFIGS = {"published": PUBLISHED, "plus": PLUS}
 OPENPOSE = LAYOUTS["openpose-54"]
 
-every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+every_config = pytest.mark.parametrize("name", CONFIGS)
 
 
-def model_of(config, seed=0, classes=10):
-    """A model whose weights are all random, so that norms, biases and positions matter, too."""
-    prepare(Recipe(), seed)
-    model = build("spobet", classes, **config)
-    rng = np.random.default_rng(seed)
+def model_of(config):
+    """A model of 10 classes whose weights are all random, so that norms, biases and positions matter, too."""
+    prepare(Recipe(), seed=0)
+    model = build("spobet", 10, **config)
+    rng = np.random.default_rng(0)
     model.set_weights([weight + rng.random(weight.shape) / 10 for weight in model.get_weights()])
     return model
 
@@ -49,6 +50,12 @@ def poses_of(config, clips=3, frames=12, seed=0, missing=0.1):
         xy[:, :, layout.joints.index("nose")] = xy[:, :, layout.joints.index("neck")] - rng.uniform(35, 50, 2)
     present = rng.random((clips, frames, joints, 1)) >= missing
     return np.concatenate([xy * present, present], -1, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """A model of each configuration, which no test changes."""
+    return {name: model_of(config) for name, config in CONFIGS.items()}
 
 
 def numpy(tensor):
@@ -189,30 +196,30 @@ def test_mean_token_counts_seen_tokens_only_and_is_zero_without_any():
 
 @every_config
 @pytest.mark.parametrize("frames", [11, 12])
-def test_padding_does_not_change_logits(config, frames):
-    model, poses = model_of(config), poses_of(config, frames=frames)
+def test_padding_does_not_change_logits(models, name, frames):
+    model, poses = models[name], poses_of(CONFIGS[name], frames=frames)
     padded = np.pad(poses, ((0, 0), (0, 9), (0, 0), (0, 0)))
     assert np.ptp(logits(model, poses), axis=0).max() > 1e-3  # the clips do differ
     np.testing.assert_allclose(logits(model, padded), logits(model, poses), atol=1e-5)
 
 
 @every_config
-def test_clips_in_a_batch_do_not_see_each_other(config):
-    model, poses = model_of(config), poses_of(config)
+def test_clips_in_a_batch_do_not_see_each_other(models, name):
+    model, poses = models[name], poses_of(CONFIGS[name])
     alone = np.concatenate([logits(model, clip[None]) for clip in poses])
     np.testing.assert_allclose(logits(model, poses), alone, atol=1e-5)
 
 
 @every_config
-def test_what_stands_in_x_and_y_of_a_missing_joint_does_not_matter(config):
-    model, poses = model_of(config), poses_of(config, missing=0.3)
+def test_what_stands_in_x_and_y_of_a_missing_joint_does_not_matter(models, name):
+    model, poses = models[name], poses_of(CONFIGS[name], missing=0.3)
     garbage = np.where(poses[..., 2:] == 0, np.float32([777, -55, 0]), poses)
     np.testing.assert_allclose(logits(model, garbage), logits(model, poses), atol=1e-5)
 
 
 @every_config
-def test_attention_sums_to_one_and_never_falls_on_a_token_without_joints(config):
-    model, poses = model_of(config), poses_of(config, frames=12)
+def test_attention_sums_to_one_and_never_falls_on_a_token_without_joints(models, name):
+    model, poses = models[name], poses_of(CONFIGS[name], frames=12)
     poses[0, 4:6] = 0  # one token of the plus model
     poses[1, 8:] = 0
     scores = numpy(model.attention(poses))
@@ -226,15 +233,15 @@ def test_attention_sums_to_one_and_never_falls_on_a_token_without_joints(config)
 
 
 @every_config
-def test_a_clip_without_any_joint_gives_finite_logits(config):
-    poses = np.zeros_like(poses_of(config, clips=2))
-    empty = logits(model_of(config), poses)
+def test_a_clip_without_any_joint_gives_finite_logits(models, name):
+    poses = np.zeros_like(poses_of(CONFIGS[name], clips=2))
+    empty = logits(models[name], poses)
     assert np.isfinite(empty).all()
     np.testing.assert_allclose(empty[0], empty[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("normalisation", ["published", "robust"])
-def test_gradients_are_finite_for_clips_that_lack_joints_heads_or_everything(normalisation, tmp_path):
+def test_gradients_are_finite_for_clips_that_lack_joints_heads_or_everything(normalisation):
     config = {**TINY, "layout": "openpose-54", "normalisation": normalisation, "motion": normalisation == "robust"}
     poses = poses_of(config, clips=4, missing=0.5)
     poses[0], poses[1, :, :2], poses[2, :, 12:] = 0, 0, 0
@@ -247,13 +254,13 @@ def test_gradients_are_finite_for_clips_that_lack_joints_heads_or_everything(nor
 
 @pytest.mark.parametrize(("positions", "same"), [(False, True), (True, False)])
 def test_order_of_frames_matters_only_with_positions(positions, same):
-    model, poses = model_of({**PUBLISHED, "positions": positions}), poses_of(PUBLISHED)
+    model, poses = model_of({**SMALL, "positions": positions}), poses_of(SMALL)
     backwards = logits(model, poses[:, ::-1].copy())
     assert np.allclose(backwards, logits(model, poses), atol=1e-5) is same
 
 
 def test_order_of_frames_matters_with_convolutions():
-    model, poses = model_of({**PUBLISHED, "convolutions": 1}), poses_of(PUBLISHED)
+    model, poses = model_of({**SMALL, "convolutions": 1}), poses_of(SMALL)
     assert np.abs(logits(model, poses[:, ::-1].copy()) - logits(model, poses)).max() > 1e-4
 
 
@@ -366,13 +373,13 @@ def outcome(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def outcomes(models, tmp_path_factory):
     """What comes out on torch and on TensorFlow from the same weights and poses."""
     folder = tmp_path_factory.mktemp("backends")
     poses = {name: poses_of(config) for name, config in CONFIGS.items()}
     np.savez(folder / "poses.npz", **poses, clips=poses_of(PLUS, clips=6, frames=20))
-    for name, config in {**CONFIGS, "learner": LEARNER}.items():
-        model_of(config).save_weights(folder / f"{name}.weights.h5")
+    for name, model in {**models, "learner": model_of(LEARNER)}.items():
+        model.save_weights(folder / f"{name}.weights.h5")
     outcome(folder)
     command = "import sys, pathlib, test_spobet; test_spobet.outcome(pathlib.Path(sys.argv[1]))"
     process = subprocess.run(

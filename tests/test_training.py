@@ -1,5 +1,7 @@
 """Training: what each setting of a recipe does, which weights are kept, and going on after an interruption."""
 
+import os
+
 import keras
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from lib.training import RAdam, Recipe, Schedule, fit, make_optimizer, patience_
 
 TINY = {
     "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
-    "convolutions": 1, "kernel": 3, "dropout": 0.2, "head_dropout": 0.2,
+    "dropout": 0.2, "head_dropout": 0.2,
 }  # fmt: skip
 PLAIN = {"batch_size": 4, "epochs": 2, "learning_rate": 0.01}
 CLASSES = 3
@@ -53,13 +55,28 @@ def data_of(recipe, labels=True, count=10):
     return train, PoseBatches(seen, answers if labels else None, CLASSES, recipe.batch_size, max_frames=8)
 
 
-def trained(folder, **settings):
+def trained(folder, options=TINY, **settings):
     """Train a tiny SPOBET; the same settings always give the same weights. Returns model, history and val."""
     recipe = Recipe(**{**PLAIN, **settings})
     prepare(recipe, 3)
-    model = build("spobet", CLASSES, **TINY)
+    model = build("spobet", CLASSES, **options)
     train, val = data_of(recipe)
     return model, fit(model, recipe, train, val, folder), val
+
+
+def masked_frames():
+    """A tiny SPOBET in pre-training, always with the same weights."""
+    prepare(Recipe(), 3)
+    masked = MaskedFrames(build("spobet", CLASSES, **TINY), share=0.4)
+    masked(np.ones((1, 8, 42, 3), np.float32))
+    return masked
+
+
+def pretrained(folder, masked=None):
+    """Pre-train for four epochs, with a rate so high that the last is not the best. Returns the history."""
+    masked = masked_frames() if masked is None else masked
+    recipe = Recipe(**PLAIN | {"epochs": 4, "learning_rate": 0.3, "schedule": "constant"})
+    return fit(masked, recipe, *data_of(recipe, labels=False), folder, classify=False)
 
 
 def weights_of(model):
@@ -216,19 +233,25 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases_norms_and_embeddings():
 # ---- history, best weights, early stopping -------------------------------------------------------------
 
 
-def test_history_has_the_columns_of_the_contract_and_the_schedules_rates(tmp_path):
-    _, history, _ = trained(tmp_path, schedule="linear", epochs=4)
+@pytest.fixture(scope="module", params=[None, 0.7], ids=["plain", "averaged"])
+def longer(request, tmp_path_factory):
+    """Model, history, val and folder of six epochs, without and with moving average."""
+    folder = tmp_path_factory.mktemp("longer")
+    return *trained(folder, epochs=6, learning_rate=0.05, schedule="linear", average=request.param), folder
+
+
+def test_history_has_the_columns_of_the_contract_and_the_schedules_rates(longer):
+    _, history, _, folder = longer
     columns = ["accuracy", "epoch", "learning_rate", "loss", "seconds", "val_accuracy", "val_loss"]
     assert sorted(history.columns) == columns
-    assert history["epoch"].tolist() == [1, 2, 3, 4]
-    np.testing.assert_allclose(history["learning_rate"], [0.0075, 0.005, 0.0025, 0], atol=1e-7)
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(history["learning_rate"], np.linspace(0.05, 0, 7)[1:], atol=1e-7)
     assert (history["seconds"] > 0).all()
-    pd.testing.assert_frame_equal(history, pd.read_csv(tmp_path / "history.csv"))
+    pd.testing.assert_frame_equal(history, pd.read_csv(folder / "history.csv"))
 
 
-@pytest.mark.parametrize("average", [None, 0.7])
-def test_weights_left_in_the_model_are_those_of_the_best_validation_accuracy(tmp_path, average):
-    model, history, val = trained(tmp_path, epochs=6, average=average, learning_rate=0.05)
+def test_weights_left_in_the_model_are_those_of_the_best_validation_accuracy(longer):
+    model, history, val, _ = longer
     best = history.loc[history["val_accuracy"].idxmax()]
     assert best["val_accuracy"] > history["val_accuracy"].min()  # so the test can fail
     loss, accuracy = model.evaluate(val, verbose=0)
@@ -236,8 +259,8 @@ def test_weights_left_in_the_model_are_those_of_the_best_validation_accuracy(tmp
     assert loss == pytest.approx(best["val_loss"], abs=1e-5)
 
 
-def test_training_learns(tmp_path):
-    _, history, _ = trained(tmp_path, epochs=8, learning_rate=0.02)
+def test_training_learns(longer):
+    _, history, _, _ = longer
     assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
 
 
@@ -268,12 +291,8 @@ def test_early_stopping_ends_earlier_and_a_second_start_trains_no_further(tmp_pa
 
 
 def test_pretraining_keeps_the_weights_of_the_lowest_validation_loss(tmp_path):
-    recipe = Recipe(**PLAIN | {"epochs": 4, "learning_rate": 0.3, "schedule": "constant"})
-    prepare(recipe, 3)
-    masked = MaskedFrames(build("spobet", CLASSES, **TINY), share=0.4)
-    train, val = data_of(recipe, labels=False)
-    masked(train[0][0])
-    history = fit(masked, recipe, train, val, tmp_path, classify=False)
+    masked = masked_frames()
+    history = pretrained(tmp_path, masked)
     assert sorted(history.columns) == ["epoch", "learning_rate", "loss", "seconds", "val_loss"]
     last = keras.ops.convert_to_numpy(masked.decoder.kernel).copy()
     masked.load_weights(tmp_path / "best.weights.h5")
@@ -295,7 +314,10 @@ def test_a_loss_that_is_no_number_stops_training_with_an_error(tmp_path):
 
 # ---- going on after an interruption --------------------------------------------------------------------
 
-WHOLE = {"epochs": 4, "average": 0.7, "early_stopping": 9, "warmup": 0.2, "optimizer": "adamw"}
+WHOLE = {
+    "options": {**TINY, "convolutions": 1, "kernel": 3}, "epochs": 4, "average": 0.7, "early_stopping": 9,
+    "warmup": 0.2, "optimizer": "adamw",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -314,35 +336,50 @@ def assert_goes_on_as_unbroken(folder, unbroken):
     assert model.evaluate(val, verbose=0)[1] == pytest.approx(history["val_accuracy"].max())
 
 
-@pytest.mark.parametrize("batch", [3, 6, 8, 11])
-def test_a_training_killed_in_any_batch_goes_on_as_if_unbroken(tmp_path, monkeypatch, unbroken, batch):
-    read, batches = PoseBatches.__getitem__, iter(range(100))
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Call a function that is interrupted as it reads training batch number `batch`, from 0 on."""
 
-    def interrupted(self, number):
-        if self.vary is not None and next(batches) == batch:
-            raise KeyboardInterrupt
-        return read(self, number)
+    def interrupt(batch, function, *arguments, **options):
+        read, numbers = PoseBatches.__getitem__, iter(range(1000))
 
-    monkeypatch.setattr(PoseBatches, "__getitem__", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, **WHOLE)
-    monkeypatch.undo()
+        def interrupted(self, number):
+            if self.vary is not None and next(numbers) == batch:
+                raise KeyboardInterrupt
+            return read(self, number)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(PoseBatches, "__getitem__", interrupted)
+            function(*arguments, **options)
+
+    return interrupt
+
+
+@pytest.mark.parametrize("batch", [3, 8])
+def test_a_training_killed_in_any_batch_goes_on_as_if_unbroken(tmp_path, interrupt, unbroken, batch):
+    interrupt(batch, trained, tmp_path, **WHOLE)
     assert_goes_on_as_unbroken(tmp_path, unbroken)
 
 
-@pytest.mark.parametrize("written", ["nothing", "half", "all"])
-@pytest.mark.parametrize("save", [2, 3, 4])
+def test_a_pretraining_goes_on_with_the_masks_it_would_have_drawn(tmp_path, interrupt):
+    whole, again = pretrained(tmp_path / "whole"), tmp_path / "again"
+    interrupt(8, pretrained, again)
+    keras.utils.set_random_seed(99)
+    same_history(pretrained(again), whole)
+
+
+# Saved in turn: best and last of epoch 1, last of epochs 2 and 3, best and last of epoch 4.
+@pytest.mark.parametrize("written", ["half", "all"])
+@pytest.mark.parametrize("save", [2, 3, 5])
 def test_a_training_killed_while_it_saves_goes_on_as_if_unbroken(tmp_path, monkeypatch, unbroken, save, written):
     whole, saves = keras.Model.save_weights, iter(range(1, 100))
 
     def interrupted(self, filepath, **options):
         stop = next(saves) == save
-        if not stop or written != "nothing":
-            whole(self, filepath, **options)
+        whole(self, filepath, **options)
         if stop:
             if written == "half":
-                with open(filepath, "r+b") as file:
-                    file.truncate(1000)
+                os.truncate(filepath, 1000)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "save_weights", interrupted)

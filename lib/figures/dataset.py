@@ -82,7 +82,7 @@ def sources(index: pd.DataFrame) -> Figure:
     """Official and present clips of every source site."""
     counts = index.assign(present=index["status"] == "present").groupby("source")["present"].agg(["size", "sum"])
     counts = counts.sort_values("size", kind="stable")
-    figure, axis = subplots(size=(8, 0.8 + 0.28 * len(counts)))
+    figure, axis = subplots(size=(8, 1.6 + 0.28 * len(counts)))
     axis.barh(counts.index, counts["size"], color="0.85", label="official")
     axis.barh(counts.index, counts["sum"], label="present")
     axis.set(title="Clips per source", xlabel="clips")

@@ -21,6 +21,8 @@ from lib.data.wlasl import read_index
 from lib.evaluation import Predictions, missing_count, write_metrics
 from lib.files import replacing
 from lib.models import build
+from lib.models.cost import gflops
+from lib.models.cost import gflops
 from lib.models.spobet import MaskedFrames, Spobet, SpobetConfig
 from lib.study import Study, StudyError, explain
 from lib.training import Recipe, fit, prepare
@@ -144,6 +146,9 @@ class Run:
         """Evaluate predictions, and write it with the facts of the run to metrics.json (test) or metrics-val.json."""
         histories = [pd.read_csv(path) for path in self.report.glob("history*.csv")]
         frames = int(np.median([len(self.poses[video_id]) for video_id in self.clips("train")["video_id"]]))
+        seen = min(frames, self.config.max_frames)
+        joints = len(LAYOUTS[self.study.layout].joints)
+        example = np.ones((1, min(frames, self.config.max_frames), joints, 3), np.float32)
         name = "metrics.json" if split == "test" else f"metrics-{split}.json"
         return write_metrics(
             self.report / name,
@@ -160,7 +165,7 @@ class Run:
             backend=keras.backend.backend(),
             split=split,
             params_m=model.count_params() / 1e6,
-            gflops=None,
+            gflops=gflops(model, np.ones((1, seen, len(LAYOUTS[self.study.layout].joints), 3), np.float32)),
             train_seconds=sum(history["seconds"].sum() for history in histories),
             epochs=sum(map(len, histories)),
         )

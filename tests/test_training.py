@@ -348,9 +348,10 @@ def interrupt(monkeypatch):
                 raise KeyboardInterrupt
             return read(self, number)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(PoseBatches, "__getitem__", interrupted)
-            function(*arguments, **options)
+            with pytest.raises(KeyboardInterrupt):
+                function(*arguments, **options)
 
     return interrupt
 

@@ -1,0 +1,80 @@
+"""The count of operations equals a count by hand, for every kind of layer that the models are made of."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from lib.models import build
+from lib.models.cost import gflops
+
+BATCH, TOKENS, WIDTH = 2, 7, 12
+POSITIONS = BATCH * TOKENS
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="operations are counted on torch only")
+
+
+class SelfAttention(keras.Model):
+    """Attention of a sequence to itself, by way of its scores or by the backend's fused kernel."""
+
+    def __init__(self, scores, dtype):
+        super().__init__(dtype=dtype)
+        self.scores = scores
+        self.attention = layers.MultiHeadAttention(3, 4, dtype=dtype)
+
+    def call(self, x):
+        if self.scores:
+            return self.attention(x, x, return_attention_scores=True)[0]
+        return self.attention(x, x)
+
+
+LAYERS = {
+    "dense": (lambda dtype: layers.Dense(5, dtype=dtype), POSITIONS * WIDTH * 5),
+    "convolution": (lambda dtype: layers.Conv1D(8, 3, padding="same", dtype=dtype), POSITIONS * WIDTH * 3 * 8),
+    "depthwise": (lambda dtype: layers.DepthwiseConv1D(3, padding="same", dtype=dtype), POSITIONS * WIDTH * 3),
+}
+ATTENTION = 4 * POSITIONS * WIDTH**2 + 2 * POSITIONS * TOKENS * WIDTH  # query, key, value, output; scores, mixture
+
+
+def sequence():
+    return np.random.default_rng(0).random((BATCH, TOKENS, WIDTH), np.float32)
+
+
+@on_torch
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_multiply_add_is_two_operations_in_any_precision(name, dtype):
+    make, multiply_adds = LAYERS[name]
+    assert gflops(keras.Sequential([make(dtype)]), sequence()) * 1e9 == pytest.approx(2 * multiply_adds)
+
+
+@on_torch
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("scores", [True, False], ids=["scores", "fused"])
+def test_attention_counts_the_same_whether_it_is_fused_or_not(scores, dtype):
+    assert gflops(SelfAttention(scores, dtype), sequence()) * 1e9 == pytest.approx(2 * ATTENTION)
+
+
+@on_torch
+def test_a_published_spobet_counts_as_by_hand():
+    frames, joints, classes, width, forward, depth = 40, 42, 10, 64, 512, 6
+    model = build("spobet", classes, layout="hands-42", normalisation="robust")
+    tokens = frames + 1
+    embedding = tokens * 2 * joints * width
+    block = 4 * tokens * width**2 + 2 * tokens**2 * width + 2 * tokens * width * forward
+    poses = np.ones((1, frames, joints, 3), np.float32)
+    by_hand = 2 * (embedding + depth * block + width * classes)
+    assert gflops(model, poses) * 1e9 == pytest.approx(by_hand)
+
+
+@on_torch
+def test_counting_leaves_the_weights_as_they_are():
+    model = keras.Sequential([layers.Conv1D(4, 3), layers.BatchNormalization()])
+    model(sequence())
+    before = [weight.copy() for weight in model.get_weights()]
+    gflops(model, sequence())
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_another_backend_gives_none(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    assert gflops(keras.Sequential([layers.Dense(5)]), sequence()) is None

@@ -22,7 +22,6 @@ from lib.evaluation import Predictions, missing_count, write_metrics
 from lib.files import replacing
 from lib.models import build
 from lib.models.cost import gflops
-from lib.models.cost import gflops
 from lib.models.spobet import MaskedFrames, Spobet, SpobetConfig
 from lib.study import Study, StudyError, explain
 from lib.training import Recipe, fit, prepare
@@ -147,8 +146,6 @@ class Run:
         histories = [pd.read_csv(path) for path in self.report.glob("history*.csv")]
         frames = int(np.median([len(self.poses[video_id]) for video_id in self.clips("train")["video_id"]]))
         seen = min(frames, self.config.max_frames)
-        joints = len(LAYOUTS[self.study.layout].joints)
-        example = np.ones((1, min(frames, self.config.max_frames), joints, 3), np.float32)
         name = "metrics.json" if split == "test" else f"metrics-{split}.json"
         return write_metrics(
             self.report / name,

@@ -103,8 +103,14 @@ class Run:
             raise StudyError(f"recipe {self.recipe}, options: {explain(error, SpobetConfig)}") from None
 
     def pretrain(self, model: Spobet) -> pd.DataFrame:
-        """Pre-train the model's encoder on the clips of train, checked on those of val. Returns the history."""
+        """Pre-train the model's encoder on the clips of train, checked on those of val.
+
+        Returns the history; one without rows when the recipe has no pre-training.
+        """
         recipe = self.config.pretrain
+        if recipe is None:
+            (self.report / "history-pretrain.csv").unlink(missing_ok=True)  # of an earlier form of the recipe
+            return pd.DataFrame(columns=["epoch", "loss", "val_loss", "seconds"])
         masked = MaskedFrames(model, recipe.hidden, recipe.span, self.seed)
         train = self.batches("train", recipe, vary=True, targets=False)
         val = self.batches("val", recipe, vary=False, targets=False)

@@ -148,7 +148,7 @@ def fit(
             epochs=recipe.epochs,
             callbacks=make_callbacks(recipe, train, folder, monitor, epoch),
             verbose=0,
-            shuffle=False,  # keras would draw the order from a generator that an interruption resets
+            shuffle=False,  # the batches know their order
         )
     model.load_weights(folder / BEST)
     return read_history(folder / "history.csv")

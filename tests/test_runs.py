@@ -269,6 +269,19 @@ def test_pretraining_training_and_metrics_leave_the_files_of_the_contract(study)
     assert val["top1"] == pytest.approx(history["val_accuracy"].max(), abs=1e-5)  # the best epoch is what is kept
 
 
+def test_a_recipe_without_pretraining_trains_and_leaves_no_history_of_one(study):
+    study.runs[0].set["pretrain"] = None
+    run = Run(study, "small-s0")
+    run.report.mkdir(parents=True)
+    (run.report / "history-pretrain.csv").write_text("epoch,loss,val_loss,seconds\n1,1.0,1.0,1000\n")  # of before
+    model = run.build()
+    pretraining, history = run.pretrain(model), run.train(model)
+    assert pretraining.empty
+    metrics = run.write_metrics(model, run.predict(model, "test"), "test")
+    assert metrics["epochs"] == len(history)
+    assert metrics["train_seconds"] == pytest.approx(history["seconds"].sum(), abs=1e-3)
+
+
 def test_a_second_start_trains_nothing_again_and_gives_the_same_predictions(study, capsys):
     def go():
         run = Run(study, "small-s0")

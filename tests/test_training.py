@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from lib.data.batches import PoseBatches
 from lib.models import build
 from lib.models.spobet import MaskedFrames
-from lib.training import RAdam, Recipe, Schedule, fit, make_optimizer, patience_is_over, prepare
+from lib.training import KeepBest, RAdam, Recipe, Schedule, fit, make_optimizer, patience_is_over, prepare
 
 TINY = {
     "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
@@ -262,6 +262,25 @@ def test_weights_left_in_the_model_are_those_of_the_best_validation_accuracy(lon
 def test_training_learns(longer):
     _, history, _, _ = longer
     assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "past", "worse", "better"),
+    [("val_accuracy", [0.5, 0.9, 0.6], 0.9, 0.95), ("val_loss", [0.5, 0.2, 0.3], 0.25, 0.1)],
+)
+def test_best_weights_of_an_interrupted_training_are_replaced_by_better_ones_only(
+    tmp_path, monitor, past, worse, better
+):
+    metric, path = monitor.removeprefix("val_"), tmp_path / "best.weights.h5"
+    keep = KeepBest(path, monitor, pd.DataFrame({monitor: past}))
+    keep.set_model(build("spobet", CLASSES, **TINY))
+    keep.on_test_end({metric: worse})
+    assert not path.exists()
+    keep.on_test_end({metric: better})
+    assert path.exists()
+    path.unlink()
+    keep.on_test_end({metric: better})
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

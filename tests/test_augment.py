@@ -21,6 +21,7 @@ from lib.data.augment import (
     splice,
     spread,
     transform,
+    turn_hands,
     vary_space,
     vary_time,
 )
@@ -30,7 +31,7 @@ OPENPOSE = LAYOUTS["openpose-54"]
 LEFT, RIGHT, BODY = (OPENPOSE.parts[part] for part in ("left", "right", "body"))
 EVERYTHING = PoseAugment(
     rotation=13, scale=0.2, shear=0.1, shift=0.1, noise=0.02, mirror=0.5, warp=0.3, speed=0.2, crop=0.2,
-    frame_dropout=0.3, hand_dropout=0.5, splice=0.5,
+    frame_dropout=0.3, hand_dropout=0.5, splice=0.5, hand_rotation=15, hand_scale=0.2, hand_shear=0.1,
 )  # fmt: skip
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -101,6 +102,42 @@ def test_shift_moves_each_hand_as_a_whole_and_leaves_the_body():
         np.testing.assert_allclose(moved[:, hand, :2], np.broadcast_to(moved[0, hand.start, :2], (20, 21, 2)),
                                    atol=1e-3)  # fmt: skip
     assert np.abs(moved[0, LEFT.start] - moved[0, RIGHT.start]).max() > 1
+
+
+def test_hands_turn_about_their_wrists_by_one_map_each_and_the_body_stays():
+    clip = clip_of(missing=0)
+    turned = turn_hands(clip, PoseAugment(hand_rotation=90), OPENPOSE, rng(3))
+    np.testing.assert_array_equal(turned[:, BODY], clip[:, BODY])
+    angles = []
+    for hand in (LEFT, RIGHT):
+        before, after = (c[:, hand, :2] - c[:, hand][:, :1, :2] for c in (clip, turned))
+        np.testing.assert_allclose(turned[:, hand.start], clip[:, hand.start], atol=1e-3)
+        np.testing.assert_allclose(np.linalg.norm(after, axis=-1), np.linalg.norm(before, axis=-1), rtol=1e-3)
+        turn = (after[..., 0] + 1j * after[..., 1])[:, 1:] / (before[..., 0] + 1j * before[..., 1])[:, 1:]
+        np.testing.assert_allclose(turn, turn[0, 0], atol=1e-3)
+        angles.append(np.angle(turn[0, 0], deg=True))
+    assert abs(angles[0] - angles[1]) > 1
+
+
+def test_hands_stretch_from_their_wrists_within_the_asked_share():
+    clip = clip_of(missing=0)
+    ratios = []
+    for seed in range(50):
+        grown = turn_hands(clip, PoseAugment(hand_scale=0.2), OPENPOSE, rng(seed))
+        after, before = (c[:, LEFT, :2][:, 1:] - c[:, LEFT, :2][:, :1] for c in (grown, clip))
+        ratio = (after * before).sum((0, 1)) / (before**2).sum((0, 1))
+        np.testing.assert_allclose(after, before * ratio, atol=1e-2)
+        ratios.append(ratio)
+    assert 0.8 <= np.min(ratios) < 0.85
+    assert 1.15 < np.max(ratios) <= 1.2
+
+
+def test_a_hand_without_a_wrist_is_not_turned_in_that_frame():
+    clip = clip_of(missing=0)
+    clip[3, LEFT.start] = 0
+    turned = turn_hands(clip, PoseAugment(hand_rotation=90), OPENPOSE, rng(3))
+    np.testing.assert_array_equal(turned[3, LEFT], clip[3, LEFT])
+    assert np.abs(turned[4, LEFT] - clip[4, LEFT]).max() > 1
 
 
 def test_noise_has_the_asked_deviation_is_independent_and_keeps_the_mean():
@@ -312,7 +349,8 @@ def test_nothing_asked_is_nothing_changed():
 
 STRENGTHS = {
     "rotation": 20, "scale": 0.3, "shear": 0.3, "shift": 0.3, "noise": 0.1, "mirror": 1, "warp": 0.5,
-    "speed": 0.3, "crop": 0.5, "frame_dropout": 0.9, "hand_dropout": 1, "splice": 1,
+    "speed": 0.3, "crop": 0.5, "frame_dropout": 0.9, "hand_dropout": 1, "splice": 1, "hand_rotation": 30,
+    "hand_scale": 0.3, "hand_shear": 0.3,
 }  # fmt: skip
 
 

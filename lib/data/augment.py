@@ -26,6 +26,9 @@ class PoseAugment(BaseModel):
     scale: float = Field(0.0, ge=0, lt=1, description="each axis times 1 ± scale")
     shear: float = Field(0.0, ge=0, lt=1, description="uniform in ±")
     shift: float = Field(0.0, ge=0, description="each hand moves by a normal draw of this deviation")
+    hand_rotation: float = Field(0.0, ge=0, le=180, description="each hand about its own wrist, like rotation")
+    hand_scale: float = Field(0.0, ge=0, lt=1, description="each hand from its own wrist, like scale")
+    hand_shear: float = Field(0.0, ge=0, lt=1, description="each hand from its own wrist, like shear")
     noise: float = Field(0.0, ge=0, description="standard deviation of every joint in every frame")
     mirror: float = Field(0.0, ge=0, le=1, description="probability")
     warp: float = Field(0.0, ge=0, lt=1, description="strength of the smooth change of speed inside a clip")
@@ -84,11 +87,13 @@ def align(clip: np.ndarray, to: np.ndarray) -> np.ndarray:
 
 
 def vary_space(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Rotate, scale and shear the whole clip, shift each hand, add noise to each joint."""
+    """Rotate, scale and shear the whole clip, then each hand by itself, shift each hand, add noise to each joint."""
     if not clip[..., 2].any():
         return clip
     matrix = affine_matrix(how.rotation, how.scale, how.shear, rng)
     clip = transform(clip, matrix)
+    if how.hand_rotation or how.hand_scale or how.hand_shear:
+        clip = turn_hands(clip, how, layout, rng)
     unit = spread(clip)
     if how.shift:
         clip = shift_hands(clip, how.shift * unit, layout, rng)
@@ -108,6 +113,20 @@ def transform(clip: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Apply a (2, 2) linear map about the centre of the present joints; what is missing stays missing."""
     here = centre(clip)
     return with_xy(clip, (clip[..., :2] - here) @ matrix.T.astype(np.float32) + here)
+
+
+def turn_hands(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Rotate, scale and shear each hand about its own wrist, by one linear map for the clip: the wrist's path stays.
+
+    So do signers differ in how they turn a hand. A hand whose wrist is missing in a frame stays as it is there.
+    """
+    xy = clip[..., :2].copy()
+    for hand in HANDS:
+        part = layout.parts[hand]
+        matrix = affine_matrix(how.hand_rotation, how.hand_scale, how.hand_shear, rng).astype(np.float32)
+        wrist, seen = clip[:, part, :2][:, :1], clip[:, part, 2:][:, :1] > 0
+        xy[:, part] = np.where(seen, (xy[:, part] - wrist) @ matrix.T + wrist, xy[:, part])
+    return with_xy(clip, xy)
 
 
 def shift_hands(clip: np.ndarray, deviation: float, layout: Layout, rng: np.random.Generator) -> np.ndarray:

@@ -43,6 +43,14 @@ class RunSpec(_Checked):
             yield from ((f"{self.recipe}-s{seed}", seed) for seed in self.seeds)
 
 
+class ClipStore(_Checked):
+    """How notebook 02 stores the clips of the videos."""
+
+    size: Annotated[int, Field(ge=16)] = 256  # pixels on a side; leaves a random crop of 7/8 at the usual 224
+    margin: Annotated[float, Field(ge=0)] = 0.1  # of the box's longer side, on each side; see lib/data/video.py
+    find_person: bool = False  # where no box is given: crop to what moves, not to the middle
+
+
 class StudyFile(_Checked):
     """The keys of a study file. Every key without a default must be there; no other key may be."""
 
@@ -52,8 +60,15 @@ class StudyFile(_Checked):
     sources: Annotated[list[Source], Field(min_length=1)]  # a clip is present when readable in all of these
     split: Literal["official", "signer-disjoint"]
     drop_duplicates: bool = False
+    clips: ClipStore = ClipStore()
     layout: Literal["openpose-54", "hands-42"]
     runs: Annotated[list[RunSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _videos_come_first(self) -> Self:
+        if "videos" in self.sources[1:]:
+            raise ValueError("key 'sources': put 'videos' first, so that the index has their paths and frame numbers")
+        return self
 
     @model_validator(mode="after")
     def _run_names_are_unique(self) -> Self:
@@ -93,6 +108,11 @@ class Study(StudyFile):
     def poses_path(self) -> Path:
         """The pose store (npz)."""
         return self.data_dir / "poses.npz"
+
+    @property
+    def clips_dir(self) -> Path:
+        """The clip store: one file for each clip, and clips.parquet."""
+        return self.data_dir / "clips"
 
     def find_run(self, name: str) -> tuple[RunSpec, int]:
         """Recipe and seed of the run called `name`. Raises StudyError, with the runs, when there is none."""

@@ -21,6 +21,7 @@ IMPORTS = "from pathlib import Path\nfrom lib.study import StudyError, load_stud
 WRITE = "for p in {paths}:\n    p.parent.mkdir(parents=True, exist_ok=True)\n    p.write_text('made')"
 STAND_INS = {
     "01_dataset": "[s.index_path, s.report_dir / 'tables/audit.csv']",
+    "02_clips": "[s.clips_dir / 'clips.parquet', s.report_dir / 'tables/clips.csv']",
     "03_poses": "[s.poses_path]",
     "08_spobet": "[s.report_dir / 'runs' / run / f for f in"
     " ('metrics.json', 'predictions-val.npz', 'predictions-test.npz')]",
@@ -96,6 +97,17 @@ def bench(tmp_path, repository):
     for step in STAND_INS:
         bench.notebook(step)
     return bench
+
+
+def test_a_study_with_videos_stores_their_clips_and_others_do_not(bench):
+    (bench.root / "wlasl" / "videos").mkdir()
+    (bench.root / "wlasl" / "videos" / "00000.mp4").touch()
+    target = "reports/tiny/tables/clips.csv"
+    bench.study(sources=["videos", "hands"])
+    assert bench.make(target).returncode == 0
+    assert (bench.root / target).exists()
+    bench.study()
+    assert "02_clips" not in bench.make("--dry-run", "--forceall").stdout
 
 
 def test_study_runs_to_the_end_then_has_nothing_to_do_then_runs_only_what_changed(bench):

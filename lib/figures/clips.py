@@ -1,0 +1,53 @@
+"""Figures of RGB clips: strips of frames. Only made-up ones are shown; frames of WLASL are not ours to publish."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lib.data.clips import clip_path, read_stored
+from lib.data.video import frames, sample_frames
+from lib.figures.style import subplots
+
+
+def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: str = "") -> Figure:
+    """For each row of an index two strips of `count` frames: of the video with the signer's box, and of the store.
+
+    Both show the same moments, the middles of even spans of the signed segment. `folder` is the clip store.
+    """
+    figure, axes = subplots(2 * len(clips), count, size=(1.1 * count, 2.4 * len(clips)), squeeze=False)
+    for row, clip in enumerate(clips.to_dict("records")):
+        pictures = list(frames(Path(clip["path"])))
+        numbers = sample_frames(clip["frame_start"], clip["frame_end"], count)
+        stored = read_stored(clip_path(folder, clip["video_id"]), lambda n: sample_frames(0, n, count))
+        for column, number in enumerate(numbers):
+            before, after = axes[2 * row, column], axes[2 * row + 1, column]
+            before.imshow(pictures[number])
+            before.add_patch(_rectangle(clip["bbox"]))
+            after.imshow(stored[column])
+            before.set_title(f"{number}", fontsize="x-small", pad=2)
+        axes[2 * row, 0].set_title(f"{clip['gloss']}, frame {numbers[0]}", fontsize="x-small", loc="left", pad=2)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def strips(clips: Sequence[np.ndarray], names: Sequence[str], title: str = "") -> Figure:
+    """Clips (frames, height, width, 3), float in [0, 1] or uint8, as strips below each other, each with a name."""
+    figure, axes = subplots(len(clips), 1, size=(0.9 * len(clips[0]), 1.15 * len(clips)), squeeze=False)
+    for axis, clip, name in zip(axes[:, 0], clips, names, strict=True):
+        axis.imshow(np.hstack(list(clip)))
+        axis.set_axis_off()
+        axis.set_title(name, fontsize="small")
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def _rectangle(box: Sequence[float]) -> Rectangle:
+    """The outline of a box xmin, ymin, xmax, ymax."""
+    x, y, right, low = box
+    return Rectangle((x, y), right - x, low - y, fill=False, color="C1", linewidth=1.5)

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+    from pydantic import BaseModel
 
-FAMILIES = ("spobet",)
+MODELS = ("i3d", "s3d", "spobet", *(f"x3d-{size}" for size in ("xs", "s", "m", "l")))
+VARIANTS = {"x3d": "size"}  # what the builder calls the part of the name after the dash
+CONFIGS = {
+    "i3d": "I3DConfig",
+    "s3d": "S3DConfig",
+    "x3d": "X3DConfig",
+    "spobet": "SpobetConfig",
+}
 
 
-def build(name: str, num_classes: int, **options: Any) -> keras.Model:
-    """Make a model of logits by its name; keras is imported here, so the backend may be chosen until then.
+def build(name: str, num_classes: int, clip: tuple[int, int, int] | None = None, **options: Any) -> keras.Model:
+    """Make a model of logits (batch, num_classes) by its name, built, so that weights can be loaded at once.
 
-    `spobet`: poses float32 (batch, frames, joints, 3) of x, y, present to logits (batch, num_classes); `options` are
-    the fields of `lib.models.spobet.SpobetConfig`. Built, so weights can be loaded at once.
-    Raises ValueError for an unknown name and pydantic's ValidationError for an unknown option.
+    `spobet` reads poses float32 (batch, frames, joints, 3) of x, y, present, of any number of frames. The others read
+    float32 (batch, frames, height, width, 3) RGB in [0, 1]; `clip` is (frames, height, width), by default the
+    published. `options` are the fields of the model's own configuration, such as `lib.models.spobet.SpobetConfig`.
+    Keras is imported here, so the backend may be chosen until then; S3D and X3D need torch.
+    Raises ValueError for an unknown name, pydantic's ValidationError for an unknown option, and StudyError for a
+    backend that the model does not run on.
     """
-    if name not in FAMILIES:
-        raise ValueError(f"unknown model {name!r}; there are: {', '.join(FAMILIES)}")
-    from lib.models.spobet import build_spobet
+    kind, variant = family(name), name.partition("-")[2]
+    if variant:
+        options[VARIANTS[kind]] = variant
+    if clip is not None:
+        options["clip"] = clip
+    return getattr(import_module(f"lib.models.{kind}"), f"build_{kind}")(num_classes, **options)
 
-    return build_spobet(num_classes, **options)
+
+def family(name: str) -> str:
+    """The family of a model: i3d, s3d, x3d or spobet. Raises ValueError for an unknown name."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
+    return name.partition("-")[0]
+
+
+def config_of(name: str) -> type[BaseModel]:
+    """The configuration whose fields are the model's options. Raises ValueError for an unknown name."""
+    kind = family(name)
+    return getattr(import_module(f"lib.models.{kind}"), CONFIGS[kind])

@@ -1,0 +1,161 @@
+"""Where published pretrained weights come from, and how they get here: whole, checked, resumed where broken off."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from tqdm import tqdm
+
+from lib.study import StudyError, home
+
+CHUNK = 1 << 20  # bytes read at a time
+TIMEOUT = 30  # seconds without a byte after which a server counts as unreachable
+
+MOVINET = "https://storage.googleapis.com/tf_model_garden/vision/movinet"  # links of the official README
+I3D = "https://github.com/dlpbc/keras-kinetics-i3d/releases/download/v0.2"  # of its i3d_inception.py
+X3D = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"  # pytorchvideo.models.hub.x3d
+S3D = "https://download.pytorch.org/models"  # torchvision.models.video.S3D_Weights
+
+
+class Published(NamedTuple):
+    """One file of published weights. `sha256`: its first digits, as far as known; None where nothing is published."""
+
+    model: str
+    trained_on: str
+    url: str
+    licence: str
+    sha256: str | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the file, the last part of the address."""
+        return self.url.rsplit("/", 1)[1]
+
+
+def _table() -> dict[str, Published]:
+    table = {}
+    for size in ("a0", "a1", "a2", "a3", "a4", "a5"):
+        for kind in ("base", "stream"):
+            url = f"{MOVINET}/movinet_{size}_{kind}.tar.gz"
+            table[f"movinet-{size}-{kind}"] = Published(f"movinet-{size}", "Kinetics-600", url, "Apache-2.0")
+    for name, file, data in (
+        ("i3d-kinetics", "kinetics_only", "Kinetics-400"),
+        ("i3d-imagenet", "imagenet_and_kinetics", "ImageNet and Kinetics-400"),
+    ):
+        url = f"{I3D}/rgb_inception_i3d_{file}_tf_dim_ordering_tf_kernels_no_top.h5"
+        table[name] = Published("i3d", data, url, "Apache-2.0")  # DeepMind's, converted
+    # torchvision names a file by the first eight digits of its checksum and checks these.
+    table["s3d"] = Published("s3d", "Kinetics-400", f"{S3D}/s3d-d76dad2f.pth", "BSD-3-Clause", "d76dad2f")
+    for size in ("xs", "s", "m", "l"):
+        name = f"x3d-{size}"
+        table[name] = Published(name, "Kinetics-400", f"{X3D}/X3D_{size.upper()}.pyth", "Apache-2.0")
+    return table
+
+
+WEIGHTS = _table()
+
+
+def fetch(name: str, folder: Path | None = None) -> Path:
+    """Give the path of the weights `name`, a key of WEIGHTS, downloading them to `folder` unless they lie there.
+
+    folder: by default data/weights under `lib.study.home()`. A broken download is kept as <file>.part and the next one
+    goes on from there; the file itself appears whole and checked, or not at all. Shows a progress bar.
+    Raises StudyError, saying which file to get from where and where to put it, when it can't be downloaded, and when
+    its checksum is not the published one.
+    """
+    if name not in WEIGHTS:
+        raise StudyError(f"no weights are known by the name {name!r}; there are: {', '.join(WEIGHTS)}")
+    published = WEIGHTS[name]
+    path = (folder or home() / "data" / "weights") / published.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")):  # runs in parallel must not write one partial file together
+        if path.exists():
+            check(path, published)
+        else:
+            get(published, path)
+    return path
+
+
+def get(published: Published, path: Path) -> None:
+    """Download and check a file; see `fetch`."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        download(published.url, part)
+    except (OSError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
+        raise StudyError(
+            f"{path.name} could not be downloaded ({reason(error)}): get it from {published.url} and put it at {path}"
+        ) from None
+    try:
+        check(part, published)
+    except StudyError:
+        part.unlink()  # nothing in it can be trusted, so the next attempt begins anew
+        raise
+    part.replace(path)
+
+
+def download(url: str, part: Path) -> None:
+    """Write what is missing of `part`; raises OSError or HTTPException when the connection fails or breaks off."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        part.unlink()  # the server has no more than that many bytes: another file, or all but the renaming was done
+        return download(url, part)
+    with answer, part.open("ab" if answer.status == 206 else "wb") as file:
+        copy(answer, file, part.name.removesuffix(".part"))
+
+
+def copy(answer: http.client.HTTPResponse, file: BinaryIO, name: str) -> None:
+    """Append a server's answer to a file, under a progress bar; raises IncompleteRead when it breaks off."""
+    have, left = file.tell(), answer.length
+    total = None if left is None else have + left
+    with tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True) as bar:
+        while chunk := answer.read1(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total is not None and file.tell() < total:
+        raise http.client.IncompleteRead(b"", total - file.tell())
+
+
+def reason(error: Exception) -> str:
+    """Why a download failed, in a few words."""
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the connection broke off {error.expected} bytes before the end; another attempt goes on from there"
+    return str(error.reason if isinstance(error, urllib.error.URLError) else error) or type(error).__name__
+
+
+def check(path: Path, published: Published) -> None:
+    """Raise StudyError when a file is empty or its checksum does not begin as the published one."""
+    if path.stat().st_size == 0:
+        raise StudyError(f"{path} is empty: delete it and get it from {published.url}")
+    found = checksum(path)
+    if published.sha256 and not found.startswith(published.sha256):
+        raise StudyError(
+            f"{path} is not the published file: its sha256 is {found}, not {published.sha256}…; "
+            f"delete it and get it from {published.url}"
+        )
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait until no other process holds `path`, then hold it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

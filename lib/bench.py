@@ -28,7 +28,7 @@ from lib.data.batches import PoseBatches, trim
 from lib.data.layouts import LAYOUTS
 from lib.files import replacing
 from lib.models import build
-from lib.runs import read_config
+from lib.recipes import read_config
 from lib.study import home
 from lib.training import make_optimizer, prepare
 

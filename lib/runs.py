@@ -1,74 +1,50 @@
-"""One run of a study: its recipe file, its data as batches, its predictions and its metrics."""
+"""One run of a study: its recipe, its clips as batches, its training, its predictions and its metrics."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from lib.data.augment import PoseAugment, augment
+from lib.data.augment import augment
 from lib.data.batches import PoseBatches, shorten, trim
+from lib.data.clips import ClipBatches, clip_path, read_clips_table
 from lib.data.layouts import LAYOUTS, SIDES
 from lib.data.poses import PoseStore
 from lib.data.wlasl import read_index
 from lib.evaluation import Predictions, missing_count, write_metrics
 from lib.files import replacing
-from lib.models import build
+from lib.models import build, config_of
 from lib.models.cost import gflops
-from lib.models.spobet import MaskedFrames, Spobet, SpobetConfig
+from lib.models.spobet import MaskedFrames, Spobet
+from lib.recipes import ClipConfig, PoseConfig, read_config
 from lib.study import Study, StudyError, explain
 from lib.training import Recipe, fit, prepare
 
-RECIPES = Path(__file__).parents[1] / "workflow" / "recipes"
-
-
-class Pretraining(Recipe):
-    """Masked-frame pre-training: a recipe, and what is hidden."""
-
-    hidden: float = Field(0.3, gt=0, lt=1, description="share of frames hidden")
-    span: int = Field(1, ge=1, description="frames hidden in one piece")
-
-
-class RunConfig(BaseModel):
-    """A recipe file, workflow/recipes/<name>.yaml: the model, how it is trained, how its clips are varied."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    variant: str = ""
-    options: dict[str, Any] = Field({}, description="fields of the model's own configuration")
-    max_frames: int = Field(250, ge=1, description="longer clips are resampled to this length")
-    pretrain: Pretraining | None = None
-    train: Recipe
-    augment: PoseAugment = PoseAugment()
-
-    @model_validator(mode="after")
-    def _one_precision(self) -> Self:
-        if self.pretrain and self.pretrain.mixed_precision != self.train.mixed_precision:
-            raise ValueError("pretrain.mixed_precision and train.mixed_precision differ, but it is one model: set both")
-        return self
+Batches = PoseBatches | ClipBatches
 
 
 class Run:
     """A run of a study by its name: what it trains, on which clips, where its files lie."""
 
+    kind: type[PoseConfig | ClipConfig]
+
     def __init__(self, study: Study, name: str) -> None:
-        """Read the recipe, the index and the pose store. Raises StudyError when one is absent or wrong."""
+        """Read the recipe and the index. Raises StudyError when one is absent or wrong."""
         spec, self.seed = study.find_run(name)
         self.study, self.name, self.recipe = study, name, spec.recipe
         self.config = read_config(spec.recipe, spec.set)
+        if not isinstance(self.config, self.kind):
+            raise StudyError(f"run {name} is of the model {self.config.model}, which another notebook trains")
         self.folder = study.data_dir / "runs" / name
         self.report = study.report_dir / "runs" / name
         self.index = read_index(study)
-        store = PoseStore.load(study.poses_path)
-        self.poses = dict(zip(store.video_id, map(trim, store.poses), strict=True))
 
     @property
     def glosses(self) -> list[str]:
@@ -76,14 +52,109 @@ class Run:
         return self.index.drop_duplicates("label").sort_values("label")["gloss"].tolist()
 
     def clips(self, split: str) -> pd.DataFrame:
-        """The present clips of a split, in index order."""
-        return self.index[(self.index["status"] == "present") & (self.index["split"] == split)]
-
-    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> PoseBatches:
-        """Make the batches of a split: with `vary` shuffled and augmented, for training; with their targets or not."""
-        rows, layout, how = self.clips(split), LAYOUTS[self.study.layout], self.config.augment
+        """The present clips of a split, in index order. Raises StudyError when there is none."""
+        rows = self.index[(self.index["status"] == "present") & (self.index["split"] == split)]
         if rows.empty:
             raise StudyError(f"study {self.study.name}: no clip of split '{split}' is present; see the audit")
+        return rows
+
+    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> Batches:
+        """Make the batches of a split: with `vary` shuffled and augmented, for training; with their targets or not."""
+        raise NotImplementedError
+
+    def example(self) -> np.ndarray:
+        """One clip, made up, of the shape that the model reads at its usual length."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What the metrics say of the input: input, frames, size, weights."""
+        raise NotImplementedError
+
+    def build(self) -> keras.Model:
+        """Make the model, untrained, from the run's seed. Raises StudyError naming an option that is wrong."""
+        prepare(self.config.train, self.seed)
+        try:
+            return build(self.config.model, len(self.glosses), **self.options())
+        except ValidationError as error:
+            raise StudyError(f"recipe {self.recipe}, options: {explain(error, config_of(self.config.model))}") from None
+
+    def options(self) -> dict[str, Any]:
+        """What `build` is to be told besides the name and the number of classes."""
+        raise NotImplementedError
+
+    def train(self, model: keras.Model) -> pd.DataFrame:
+        """Train the model on train, keeping the weights that are best on val. Returns the history."""
+        recipe = self.config.train
+        train, val = self.batches("train", recipe, vary=True), self.batches("val", recipe, vary=False)
+        history = fit(model, recipe, train, val, self.open_folder("train"))
+        return self.save_history(history, "history.csv")
+
+    def open_folder(self, step: str) -> Path:
+        """Open the folder of a training's checkpoints; those of another recipe or other clips are removed."""
+        folder = self.folder / step
+        content = json.dumps({**self.config.model_dump(mode="json"), "seed": self.seed, **self.content()}, indent=1)
+        identity = folder / "run.json"
+        if folder.exists() and not (identity.exists() and identity.read_text() == content):
+            print(f"{folder}: the recipe or the clips have changed; training starts anew")
+            shutil.rmtree(folder)
+        with replacing(identity) as partial:
+            partial.write_text(content)
+        return folder
+
+    def content(self) -> dict[str, list]:
+        """What the clips of train are: their ids, and something that differs when one of them does."""
+        raise NotImplementedError
+
+    def predict(self, model: keras.Model, split: str) -> Predictions:
+        """Logits of every present clip of a split, in index order; written to predictions-<split>.npz."""
+        rows = self.clips(split)
+        logits = predict(model, self.batches(split, self.config.train, vary=False, targets=False))
+        predictions = Predictions(rows["video_id"].to_numpy(str), rows["label"].to_numpy(), logits, self.glosses)
+        predictions.save(self.report / f"predictions-{split}.npz")
+        return predictions
+
+    def write_metrics(self, model: keras.Model, predictions: Predictions, split: str) -> dict[str, Any]:
+        """Evaluate predictions, and write it with the facts of the run to metrics.json (test) or metrics-val.json."""
+        histories = [pd.read_csv(path) for path in self.report.glob("history*.csv")]
+        name = "metrics.json" if split == "test" else f"metrics-{split}.json"
+        return write_metrics(
+            self.report / name,
+            predictions,
+            missing_count(self.index, split),
+            model=self.config.model,
+            variant=self.config.variant,
+            recipe=self.recipe,
+            **self.facts(),
+            seed=self.seed,
+            backend=keras.backend.backend(),
+            split=split,
+            params_m=model.count_params() / 1e6,
+            gflops=gflops(model, self.example()),
+            train_seconds=sum(history["seconds"].sum() for history in histories),
+            epochs=sum(map(len, histories)),
+        )
+
+    def save_history(self, history: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write a history to the report, and return it."""
+        self.report.mkdir(parents=True, exist_ok=True)
+        history.to_csv(self.report / name, index=False)
+        return history
+
+
+class PoseRun(Run):
+    """A run of a pose model, on keypoints."""
+
+    kind = PoseConfig
+
+    def __init__(self, study: Study, name: str) -> None:
+        """Read the recipe, the index and the pose store. Raises StudyError when one is absent or wrong."""
+        super().__init__(study, name)
+        store = PoseStore.load(study.poses_path)
+        self.poses = dict(zip(store.video_id, map(trim, store.poses), strict=True))
+
+    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> PoseBatches:
+        """Batches of poses; see Run."""
+        rows, layout, how = self.clips(split), LAYOUTS[self.study.layout], self.config.augment
         return PoseBatches(
             [self.poses[video_id] for video_id in rows["video_id"]],
             rows["label"].to_numpy() if targets else None,
@@ -94,13 +165,24 @@ class Run:
             seed=self.seed,
         )
 
-    def build(self) -> Spobet:
-        """Make the model, untrained, from the run's seed. Raises StudyError naming an option that is wrong."""
-        prepare(self.config.train, self.seed)
-        try:
-            return build(self.config.model, len(self.glosses), **{**self.config.options, "layout": self.study.layout})
-        except ValidationError as error:
-            raise StudyError(f"recipe {self.recipe}, options: {explain(error, SpobetConfig)}") from None
+    def options(self) -> dict[str, Any]:
+        """The recipe's options, in the study's layout."""
+        return {**self.config.options, "layout": self.study.layout}
+
+    def content(self) -> dict[str, list]:
+        """Ids and numbers of frames."""
+        ids = self.clips("train")["video_id"].tolist()
+        return {"clips": ids, "frames": [len(self.poses[video_id]) for video_id in ids]}
+
+    def example(self) -> np.ndarray:
+        """Poses of the median length in train, float32 (1, frames, joints, 3)."""
+        frames = int(np.median(self.content()["frames"]))
+        return np.ones((1, min(frames, self.config.max_frames), len(LAYOUTS[self.study.layout].joints), 3), np.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """The layout, and the median number of frames in train before any is left out."""
+        frames = int(np.median(self.content()["frames"]))
+        return {"input": self.study.layout, "frames": frames, "size": None, "weights": "scratch"}
 
     def pretrain(self, model: Spobet) -> pd.DataFrame:
         """Pre-train the model's encoder on the clips of train, checked on those of val.
@@ -115,63 +197,8 @@ class Run:
         train = self.batches("train", recipe, vary=True, targets=False)
         val = self.batches("val", recipe, vary=False, targets=False)
         masked(train[0][0])
-        history = fit(masked, recipe, train, val, self.open_folder("pretrain", train), classify=False)
-        return self._save_history(history, "history-pretrain.csv")
-
-    def train(self, model: Spobet) -> pd.DataFrame:
-        """Train the model on train, keeping the weights that are best on val. Returns the history."""
-        recipe = self.config.train
-        train, val = self.batches("train", recipe, vary=True), self.batches("val", recipe, vary=False)
-        history = fit(model, recipe, train, val, self.open_folder("train", train))
-        return self._save_history(history, "history.csv")
-
-    def open_folder(self, step: str, train: PoseBatches) -> Path:
-        """Open the folder of a training's checkpoints; those of another recipe or other clips are removed."""
-        folder = self.folder / step
-        frames = [len(clip) for clip in train.clips]
-        clips = {"clips": self.clips("train")["video_id"].tolist(), "frames": frames}
-        content = json.dumps({**self.config.model_dump(mode="json"), "seed": self.seed, **clips}, indent=1)
-        identity = folder / "run.json"
-        if folder.exists() and not (identity.exists() and identity.read_text() == content):
-            print(f"{folder}: the recipe or the clips have changed; training starts anew")
-            shutil.rmtree(folder)
-        with replacing(identity) as partial:
-            partial.write_text(content)
-        return folder
-
-    def predict(self, model: keras.Model, split: str) -> Predictions:
-        """Logits of every present clip of a split, in index order; written to predictions-<split>.npz."""
-        rows = self.clips(split)
-        logits = predict(model, self.batches(split, self.config.train, vary=False, targets=False))
-        predictions = Predictions(rows["video_id"].to_numpy(str), rows["label"].to_numpy(), logits, self.glosses)
-        predictions.save(self.report / f"predictions-{split}.npz")
-        return predictions
-
-    def write_metrics(self, model: keras.Model, predictions: Predictions, split: str) -> dict[str, Any]:
-        """Evaluate predictions, and write it with the facts of the run to metrics.json (test) or metrics-val.json."""
-        histories = [pd.read_csv(path) for path in self.report.glob("history*.csv")]
-        frames = int(np.median([len(self.poses[video_id]) for video_id in self.clips("train")["video_id"]]))
-        seen = min(frames, self.config.max_frames)
-        name = "metrics.json" if split == "test" else f"metrics-{split}.json"
-        return write_metrics(
-            self.report / name,
-            predictions,
-            missing_count(self.index, split),
-            model=self.config.model,
-            variant=self.config.variant,
-            recipe=self.recipe,
-            input=self.study.layout,
-            frames=frames,
-            size=None,
-            weights="scratch",
-            seed=self.seed,
-            backend=keras.backend.backend(),
-            split=split,
-            params_m=model.count_params() / 1e6,
-            gflops=gflops(model, np.ones((1, seen, len(LAYOUTS[self.study.layout].joints), 3), np.float32)),
-            train_seconds=sum(history["seconds"].sum() for history in histories),
-            epochs=sum(map(len, histories)),
-        )
+        history = fit(masked, recipe, train, val, self.open_folder("pretrain"), classify=False)
+        return self.save_history(history, "history-pretrain.csv")
 
     def attention(self, model: Spobet, video_id: str) -> tuple[np.ndarray, np.ndarray]:
         """What the classification token attends to in one clip.
@@ -186,46 +213,57 @@ class Run:
         hands = np.logical_or(*(clip[:, parts[side], 2].any(1) for side in SIDES))
         return by_frame, hands
 
-    def _save_history(self, history: pd.DataFrame, name: str) -> pd.DataFrame:
-        self.report.mkdir(parents=True, exist_ok=True)
-        history.to_csv(self.report / name, index=False)
-        return history
+
+class ClipRun(Run):
+    """A run of an RGB model, on stored clips."""
+
+    kind = ClipConfig
+
+    def __init__(self, study: Study, name: str) -> None:
+        """Read the recipe, the index and the table of the clip store. Raises StudyError when one is absent or wrong.
+
+        A clip that is in the index but could not be stored is counted as missing, with the store's reason.
+        """
+        super().__init__(study, name)
+        stored = read_clips_table(study).set_index("video_id")
+        broken = stored[stored["status"] != "present"]
+        at = self.index["video_id"].isin(broken.index)
+        self.index.loc[at, "status"] = "unreadable: " + self.index.loc[at, "video_id"].map(broken["reason"])
+        self.frames = stored["frames"]
+
+    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> ClipBatches:
+        """Batches of clips; see Run."""
+        rows = self.clips(split)
+        return ClipBatches(
+            [clip_path(self.study.clips_dir, video_id) for video_id in rows["video_id"]],
+            rows["label"].to_numpy() if targets else None,
+            len(self.glosses),
+            recipe.batch_size,
+            frames=self.config.frames,
+            size=self.config.size,
+            vary=self.config.augment if vary else None,
+            seed=self.seed,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """The recipe's options, for clips of its frames and size."""
+        return {**self.config.options, "clip": self.example().shape[1:4]}
+
+    def content(self) -> dict[str, list]:
+        """Ids and numbers of frames."""
+        ids = self.clips("train")["video_id"].tolist()
+        return {"clips": ids, "frames": self.frames[ids].tolist()}
+
+    def example(self) -> np.ndarray:
+        """A clip as the recipe asks, float32 (1, frames, size, size, 3)."""
+        return np.zeros((1, self.config.frames, self.config.size, self.config.size, 3), np.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """RGB, and the recipe's frames and size."""
+        return {"input": "RGB", "frames": self.config.frames, "size": self.config.size, "weights": "scratch"}
 
 
-def read_config(recipe: str, changes: dict[str, Any] | None = None) -> RunConfig:
-    """Read workflow/recipes/<recipe>.yaml, with `changes` by dotted name ("train.epochs": 5) put in.
-
-    Raises StudyError naming the key when one is unknown or has a wrong type, and when there is no such recipe.
-    """
-    path = RECIPES / f"{recipe}.yaml"
-    if not path.exists():
-        there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise StudyError(f"there is no recipe '{recipe}'; workflow/recipes/ has {there}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return RunConfig.model_validate(_change(content or {}, changes or {}))
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, RunConfig)}") from None
-    except KeyError as error:
-        raise StudyError(f"{path}: {error.args[0]}") from None
-
-
-def _change(content: Any, changes: dict[str, Any]) -> Any:
-    """Put `changes` by dotted name into the content of a recipe file. Raises KeyError when a name leads nowhere."""
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        place = content
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise KeyError(f"cannot change '{key}': '{parent}' holds no settings")
-        place[last] = value
-    return content
-
-
-def predict(model: keras.Model, batches: PoseBatches) -> np.ndarray:
+def predict(model: keras.Model, batches: Batches) -> np.ndarray:
     """Logits float32 (clips, classes) of batches that are not shuffled, in their order."""
     logits = (model(batches[i][0], training=False) for i in range(len(batches)))
     return np.concatenate([keras.ops.convert_to_numpy(batch) for batch in logits])

@@ -3,18 +3,22 @@
 import json
 from pathlib import Path
 
+import av
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+import lib.recipes
 import lib.runs
 from lib.data.batches import PoseBatches
+from lib.data.clips import build_clips, write_clips_table
 from lib.data.poses import PoseStore
 from lib.evaluation import Predictions
-from lib.runs import RECIPES, Run, predict, read_config
-from lib.study import Study, StudyError
+from lib.recipes import RECIPES, read_config
+from lib.runs import ClipRun, PoseRun, predict
+from lib.study import RunSpec, Study, StudyError
 
 RECIPE = {
     "model": "spobet",
@@ -34,7 +38,7 @@ CONTRACT = [
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
     """A folder of recipes that holds small.yaml; returns a function that writes another one."""
-    monkeypatch.setattr(lib.runs, "RECIPES", tmp_path)
+    monkeypatch.setattr(lib.recipes, "RECIPES", tmp_path)
 
     def write(name, content):
         text = content if isinstance(content, str) else yaml.safe_dump(content)
@@ -160,17 +164,17 @@ def study(tmp_path, monkeypatch, recipes):
 
 
 def test_a_run_knows_its_recipe_seed_and_folders_and_takes_the_studys_changes(study, tmp_path):
-    run = Run(study, "small-s4")
+    run = PoseRun(study, "small-s4")
     assert (run.recipe, run.seed, run.config.train.epochs) == ("small", 4, 2)
     assert run.folder == tmp_path / "home" / "data" / "three" / "runs" / "small-s4"
     assert run.report == tmp_path / "home" / "reports" / "three" / "runs" / "small-s4"
     assert run.glosses == GLOSSES
     with pytest.raises(StudyError, match="no run 'small'; its runs: small-s0, small-s4"):
-        Run(study, "small")
+        PoseRun(study, "small")
 
 
 def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(study):
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     assert run.clips("test")["video_id"].tolist() == ["00000", "00006", "00009", "00013"]
     batches = run.batches("test", run.config.train, vary=False)
     assert [len(clip) for clip in batches.clips] == [3, 15, 21, 29]
@@ -182,7 +186,7 @@ def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(s
 def test_training_batches_are_augmented_by_the_recipe_and_drawn_from_the_runs_seed(study):
     def first(name, **changes):
         study.runs[0].set.update(changes)
-        run = Run(study, name)
+        run = PoseRun(study, name)
         return run.batches("train", run.config.train, vary=True)[0][0]
 
     assert np.array_equal(first("small-s0"), first("small-s0"))
@@ -198,7 +202,7 @@ def test_a_split_without_a_present_clip_is_an_error_that_names_it(study):
     index = pd.read_parquet(study.index_path)
     index.loc[index["split"] == "val", "status"] = "missing"
     index.to_parquet(study.index_path)
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     with pytest.raises(StudyError, match="study three: no clip of split 'val' is present"):
         run.batches("val", run.config.train, vary=False)
 
@@ -209,20 +213,20 @@ def test_a_split_without_a_present_clip_is_an_error_that_names_it(study):
 def test_a_wrong_option_of_the_model_is_one_line_that_names_recipe_and_option(study, change, text):
     study.runs[0].set.update(change)
     with pytest.raises(StudyError, match=text) as error:
-        Run(study, "small-s0").build()
+        PoseRun(study, "small-s0").build()
     assert "small" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_model_is_built_from_the_seed_for_the_studys_glosses_and_layout(study):
-    one, same, other = (Run(study, name).build().get_weights() for name in ("small-s0", "small-s0", "small-s4"))
+    one, same, other = (PoseRun(study, name).build().get_weights() for name in ("small-s0", "small-s0", "small-s4"))
     assert one[-1].shape == (3,)
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not np.array_equal(one[0], other[0])
 
 
 def test_predictions_do_not_depend_on_the_batch_they_are_made_in(study):
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     model = run.build()
     clips = [run.poses[video_id] for video_id in run.clips("train")["video_id"]]
     alone = np.concatenate([keras.ops.convert_to_numpy(model(clip[None, :12], training=False)) for clip in clips])
@@ -235,7 +239,7 @@ def test_predictions_do_not_depend_on_the_batch_they_are_made_in(study):
 
 
 def test_predictions_are_written_for_every_present_clip_in_index_order(study):
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     model = run.build()
     run.predict(model, "test")
     written = Predictions.load(run.report / "predictions-test.npz")
@@ -247,7 +251,7 @@ def test_predictions_are_written_for_every_present_clip_in_index_order(study):
 
 
 def test_pretraining_training_and_metrics_leave_the_files_of_the_contract(study):
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     model = run.build()
     pretraining, history = run.pretrain(model), run.train(model)
     assert pretraining["epoch"].tolist() == history["epoch"].tolist() == [1, 2]
@@ -271,7 +275,7 @@ def test_pretraining_training_and_metrics_leave_the_files_of_the_contract(study)
 
 def test_a_recipe_without_pretraining_trains_and_leaves_no_history_of_one(study):
     study.runs[0].set["pretrain"] = None
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     run.report.mkdir(parents=True)
     (run.report / "history-pretrain.csv").write_text("epoch,loss,val_loss,seconds\n1,1.0,1.0,1000\n")  # of before
     model = run.build()
@@ -284,7 +288,7 @@ def test_a_recipe_without_pretraining_trains_and_leaves_no_history_of_one(study)
 
 def test_a_second_start_trains_nothing_again_and_gives_the_same_predictions(study, capsys):
     def go():
-        run = Run(study, "small-s0")
+        run = PoseRun(study, "small-s0")
         model = run.build()
         run.pretrain(model)
         return run.train(model), run.predict(model, "test").logits
@@ -297,8 +301,8 @@ def test_a_second_start_trains_nothing_again_and_gives_the_same_predictions(stud
 
 @pytest.mark.parametrize("changed", ["recipe", "clips"])
 def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_is_said(study, capsys, changed):
-    run = Run(study, "small-s0")
-    folder = run.open_folder("train", run.batches("train", run.config.train, vary=True))
+    run = PoseRun(study, "small-s0")
+    folder = run.open_folder("train")
     Path(folder / "best.weights.h5").touch()
     if changed == "recipe":
         study.runs[0].set["train.learning_rate"] = 0.5
@@ -307,23 +311,23 @@ def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_i
         index.loc[1, "status"] = "missing"
         index.to_parquet(study.index_path)
     capsys.readouterr()
-    run = Run(study, "small-s0")
-    assert run.open_folder("train", run.batches("train", run.config.train, vary=True)) == folder
+    run = PoseRun(study, "small-s0")
+    assert run.open_folder("train") == folder
     assert not (folder / "best.weights.h5").exists()
     assert "training starts anew" in capsys.readouterr().out
 
 
 def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
     for _ in range(2):
-        run = Run(study, "small-s0")
-        folder = run.open_folder("train", run.batches("train", run.config.train, vary=True))
+        run = PoseRun(study, "small-s0")
+        folder = run.open_folder("train")
         Path(folder / "best.weights.h5").touch()
     assert sorted(path.name for path in folder.iterdir()) == ["best.weights.h5", "run.json"]
 
 
 def test_attention_of_the_classification_token_has_a_weight_for_every_frame(study):
     study.runs[0].set.update({"options.stride": 2, "options.depth": 2})
-    run = Run(study, "small-s0")
+    run = PoseRun(study, "small-s0")
     run.poses["00001"][2, :21] = 0
     run.poses["00001"][3] = 0
     run.poses["00001"] = run.poses["00001"][:5]
@@ -333,3 +337,88 @@ def test_attention_of_the_classification_token_has_a_weight_for_every_frame(stud
     np.testing.assert_array_equal(weights[..., 0], weights[..., 1])  # frames 0 and 1 are one token
     assert (weights > 0).all()
     assert (weights[..., ::2].sum(-1) < 1).all()  # the rest falls on the classification token itself
+
+
+# ---- a run of an RGB model -----------------------------------------------------------------------------
+
+CLIP_RECIPE = {
+    "model": "x3d-xs",
+    "frames": 4,
+    "size": 32,
+    "options": {"momentum": 0.5},
+    "train": {"epochs": 1, "batch_size": 4},
+    "augment": {"jitter": 1, "crop": 0.2},
+}
+
+
+def write_coloured_video(path, colour):
+    """Eight frames of one colour."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width = stream.height = 64
+        for _ in range(8):
+            image = np.broadcast_to(colour, (64, 64, 3)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def clip_study(study, recipes):
+    """The study of 16 clips with a video each, and its clip store as notebook 02 leaves it; clip 13 is black."""
+    recipes("rgb", CLIP_RECIPE)
+    study.runs.append(RunSpec(recipe="rgb"))
+    index = pd.read_parquet(study.index_path)
+    index["path"] = [str(study.root / f"{number}.mp4") for number in range(len(CLIPS))]
+    index["frame_start"], index["frame_end"], index["bbox"] = 0, 8, None
+    for number, (path, label) in enumerate(zip(index["path"], index["label"], strict=True)):
+        write_coloured_video(path, np.zeros(3) if number == 13 else 60 + 100 * np.eye(3)[label])
+    index.to_parquet(study.index_path)
+    write_clips_table(build_clips(index, study.clips_dir, size=64, workers=1), study)
+    return study
+
+
+def test_a_clip_that_could_not_be_stored_is_missing_with_its_reason(clip_study):
+    run = ClipRun(clip_study, "rgb")
+    assert run.clips("test")["video_id"].tolist() == ["00000", "00006", "00009"]
+    assert run.index["status"][13].startswith("unreadable: frames 0 to 8 are black")
+    assert run.index["status"][[4, 7, 15]].tolist() == ["missing", "unreadable: cut off", "dropped: twice"]
+
+
+def test_clips_come_with_their_labels_and_as_many_frames_and_pixels_as_the_recipe_asks(clip_study):
+    run = ClipRun(clip_study, "rgb")
+    clips, targets = run.batches("test", run.config.train, vary=False)[0]
+    assert clips.shape == (3, 4, 32, 32, 3)
+    assert targets.argmax(1).tolist() == [1, 2, 0]
+    assert clips.mean((1, 2, 3)).argmax(1).tolist() == [1, 2, 0]  # each gloss has its colour
+
+
+def test_an_rgb_run_trains_and_leaves_the_files_of_the_contract(clip_study):
+    run = ClipRun(clip_study, "rgb")
+    model = run.build()
+    history = run.train(model)
+    for split in ("val", "test"):
+        run.write_metrics(model, run.predict(model, split), split)
+    assert sorted(path.name for path in run.report.iterdir()) == [
+        "history.csv", "metrics-val.json", "metrics.json", "predictions-test.npz", "predictions-val.npz",
+    ]  # fmt: skip
+    metrics = json.loads((run.report / "metrics.json").read_text())
+    assert (metrics["n"], metrics["n_missing"], metrics["epochs"]) == (3, 3, len(history))
+    assert (metrics["model"], metrics["input"], metrics["frames"], metrics["size"]) == ("x3d-xs", "RGB", 4, 32)
+    assert metrics["gflops"] > 0
+    again = ClipRun(clip_study, "rgb")
+    trained = again.build()
+    pd.testing.assert_frame_equal(again.train(trained), history)
+    np.testing.assert_array_equal(again.predict(trained, "val").logits, run.predict(model, "val").logits)
+
+
+def test_a_run_of_another_kind_of_model_is_refused(clip_study):
+    with pytest.raises(StudyError, match="run rgb is of the model x3d-xs, which another notebook trains"):
+        PoseRun(clip_study, "rgb")
+    with pytest.raises(StudyError, match="run small-s0 is of the model spobet"):
+        ClipRun(clip_study, "small-s0")
+
+
+def test_an_rgb_run_without_the_clip_store_says_which_notebook_makes_it(clip_study):
+    (clip_study.clips_dir / "clips.parquet").unlink()
+    with pytest.raises(StudyError, match="02_clips"):
+        ClipRun(clip_study, "rgb")

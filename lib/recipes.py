@@ -1,0 +1,100 @@
+"""A recipe file, workflow/recipes/<name>.yaml, as typed settings: the model, how it is trained and on what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lib.data.augment import PoseAugment
+from lib.data.clip_augment import ClipAugment
+from lib.models import family
+from lib.study import StudyError, explain
+from lib.training import Recipe
+
+RECIPES = Path(__file__).parents[1] / "workflow" / "recipes"
+
+
+class RunConfig(BaseModel):
+    """What every recipe file holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="a name that lib.models.build knows")
+    variant: str = ""
+    options: dict[str, Any] = Field({}, description="fields of the model's own configuration")
+    train: Recipe
+
+
+class Pretraining(Recipe):
+    """Masked-frame pre-training: a recipe, and what is hidden."""
+
+    hidden: float = Field(0.3, gt=0, lt=1, description="share of frames hidden")
+    span: int = Field(1, ge=1, description="frames hidden in one piece")
+
+
+class PoseConfig(RunConfig):
+    """A recipe of a pose model."""
+
+    max_frames: int = Field(250, ge=1, description="longer clips are resampled to this length")
+    pretrain: Pretraining | None = None
+    augment: PoseAugment = PoseAugment()
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> Self:
+        if self.pretrain and self.pretrain.mixed_precision != self.train.mixed_precision:
+            raise ValueError("pretrain.mixed_precision and train.mixed_precision differ, but it is one model: set both")
+        return self
+
+
+class ClipConfig(RunConfig):
+    """A recipe of an RGB model."""
+
+    frames: int = Field(20, ge=1, description="sampled evenly from the signed segment")
+    size: int = Field(224, ge=16, description="height and width in pixels")
+    augment: ClipAugment = ClipAugment()
+
+
+def read_config(recipe: str, changes: dict[str, Any] | None = None) -> PoseConfig | ClipConfig:
+    """Read workflow/recipes/<recipe>.yaml, with `changes` by dotted name ("train.epochs": 5) put in.
+
+    Raises StudyError naming the key when one is unknown or has a wrong type, and when there is no such recipe.
+    """
+    path = RECIPES / f"{recipe}.yaml"
+    if not path.exists():
+        there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise StudyError(f"there is no recipe '{recipe}'; workflow/recipes/ has {there}")
+    kind: type[RunConfig] = RunConfig
+    try:
+        content = _change(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, changes or {})
+        kind = _kind(content)
+        return kind.model_validate(content)
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise StudyError(f"{path}: {explain(error, kind)}") from None
+    except (KeyError, ValueError) as error:
+        raise StudyError(f"{path}: {error.args[0]}") from None
+
+
+def _kind(content: Any) -> type[RunConfig]:
+    """Which settings a recipe file has. Raises ValueError for a model that is not there."""
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, str):
+        return RunConfig  # validating will say what is wrong
+    return PoseConfig if family(model) == "spobet" else ClipConfig
+
+
+def _change(content: Any, changes: dict[str, Any]) -> Any:
+    """Put `changes` by dotted name into the content of a recipe file. Raises KeyError when a name leads nowhere."""
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place = content
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise KeyError(f"cannot change '{key}': '{parent}' holds no settings")
+        place[last] = value
+    return content

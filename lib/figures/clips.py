@@ -28,8 +28,8 @@ def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: s
             before.imshow(pictures[number])
             before.add_patch(_rectangle(clip["bbox"]))
             after.imshow(stored[column])
-            before.set_title(f"{number}", fontsize="x-small", pad=2)
-        axes[2 * row, 0].set_title(f"{clip['gloss']}, frame {numbers[0]}", fontsize="x-small", loc="left", pad=2)
+            before.set_title(f"frame {number}", fontsize="x-small", loc="center", pad=2)
+        axes[2 * row + 1, 0].set_title(clip["gloss"], fontsize="x-small", loc="left", pad=2)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")

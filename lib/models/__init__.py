@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     import keras
     from pydantic import BaseModel
 
-MODELS = ("i3d", "s3d", "spobet", *(f"x3d-{size}" for size in ("xs", "s", "m", "l")))
-VARIANTS = {"x3d": "size"}  # what the builder calls the part of the name after the dash
+MOVINETS = tuple(f"movinet-a{size}" for size in range(6))
+MODELS = ("i3d", *MOVINETS, "s3d", "spobet", *(f"x3d-{size}" for size in ("xs", "s", "m", "l")))
+VARIANTS = {"movinet": "size", "x3d": "size"}  # what the builder calls the part of the name after the dash
 CONFIGS = {
     "i3d": "I3DConfig",
+    "movinet": "MovinetConfig",
     "s3d": "S3DConfig",
     "x3d": "X3DConfig",
     "spobet": "SpobetConfig",
@@ -38,7 +40,7 @@ def build(name: str, num_classes: int, clip: tuple[int, int, int] | None = None,
 
 
 def family(name: str) -> str:
-    """The family of a model: i3d, s3d, x3d or spobet. Raises ValueError for an unknown name."""
+    """The family of a model: i3d, movinet, s3d, x3d or spobet. Raises ValueError for an unknown name."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
     return name.partition("-")[0]

@@ -137,6 +137,7 @@ def fit(
         make_optimizer(recipe, recipe.epochs * len(train)),
         loss=loss if classify else None,
         metrics=["accuracy"] if classify else None,
+        jit_compile=False,  # XLA took nine times as long for a step of MoViNet on a processor
     )
     monitor = "val_accuracy" if classify else "val_loss"
     epoch = resume(model, folder / LAST, len(train))
@@ -166,7 +167,7 @@ def resume(model: keras.Model, path: Path, steps: int) -> int:
 
 
 def feed(batches: keras.utils.PyDataset) -> Any:
-    """What `model.fit` reads; for TensorFlow a tf.data.Dataset that leaves the number of frames (axis 1) open.
+    """What `model.fit` reads; for TensorFlow a tf.data.Dataset that leaves the number of frames of poses (axis 1) open.
 
     By itself keras tells TensorFlow that all batches have the axes on which the first two agree.
     """
@@ -174,7 +175,7 @@ def feed(batches: keras.utils.PyDataset) -> Any:
         return batches
     import tensorflow as tf
 
-    shapes = [(None, None, *array.shape[2:]) if array.ndim > 2 else (None, *array.shape[1:]) for array in batches[0]]
+    shapes = [(None, None, *array.shape[2:]) if array.ndim == 4 else (None, *array.shape[1:]) for array in batches[0]]
     data = tf.data.Dataset.from_generator(
         lambda: (batches[i] for i in range(len(batches))),
         output_signature=tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes),

@@ -33,6 +33,8 @@ class Recipe(BaseModel):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a linear rise from 0")
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, description="decoupled (adamw)")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of the steps (rmsprop)")
+    epsilon: float = Field(1e-7, gt=0, description="added to the root of the mean square (rmsprop); 1: nearly plain SGD")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     average: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights")
@@ -42,9 +44,11 @@ class Recipe(BaseModel):
     mixed_precision: bool = Field(False, description="bfloat16 where keras deems it safe; weights stay float32")
 
     @model_validator(mode="after")
-    def _only_adamw_decays(self) -> Self:
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError(f"weight_decay needs the optimizer adamw, not {self.optimizer}")
+    def _options_fit_the_optimizer(self) -> Self:
+        owners = {"weight_decay": "adamw", "momentum": "rmsprop", "epsilon": "rmsprop"}
+        for name, owner in owners.items():
+            if name in self.model_fields_set and getattr(self, name) and self.optimizer != owner:
+                raise ValueError(f"{name} needs the optimizer {owner}, not {self.optimizer}")
         return self
 
 
@@ -110,7 +114,9 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
         optimizer = keras.optimizers.AdamW(weight_decay=recipe.weight_decay, **common)
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
         return optimizer
-    kinds = {"adam": keras.optimizers.Adam, "radam": RAdam, "rmsprop": keras.optimizers.RMSprop}
+    if recipe.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(momentum=recipe.momentum, epsilon=recipe.epsilon, **common)
+    kinds = {"adam": keras.optimizers.Adam, "radam": RAdam}
     return kinds[recipe.optimizer](**common)
 
 

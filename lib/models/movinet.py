@@ -111,8 +111,11 @@ class Movinet(keras.Model):
         """Stem, bottlenecks and projection, in the order of the data."""
         return [self.stem, *self.bottlenecks, self.project]
 
-    def call(self, clips: Any) -> Any:
-        """Logits of whole clips."""
+    def call(self, clips: Any, training: bool | None = None) -> Any:
+        """Logits of whole clips.
+
+        keras hands `training` on to the layers; `fit` gives it only to a model whose call names it.
+        """
         return self.run(clips, {})[0]
 
     def run(self, frames: Any, buffers: Buffers) -> tuple[Any, Buffers]:

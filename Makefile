@@ -3,16 +3,18 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 STUDY ?= sample
 DATA ?=
+SUBSET ?= 100
+ACCEPT ?=
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 # The whole sample study in a folder that goes away, then what follows: no committed report changes.
 ON_SCRATCH_SAMPLE = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; \
 	trap 'rm -rf "$$STUDY_HOME"' EXIT; $(PYTHON) workflow/run.py sample "" --cores all;
 
 .DEFAULT_GOAL := help
-.PHONY: help env study slurm test lab notebooks bench
+.PHONY: help env study slurm test lab notebooks bench data-wlasl
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 env: .venv/.done  ## build .venv/ from requirements.lock (again only when the lock or pyproject.toml changed)
 
@@ -38,6 +40,9 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers
 	@$(PYTHON) -m lib.bench
+
+data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
+	@$(PYTHON) -m lib.data.download "$(DATA)" "$(SUBSET)" "$(ACCEPT)"
 
 # uv where the machine has it, else in a virtual environment of its own. The package itself is editable:
 # the notebooks import lib/ as it stands.

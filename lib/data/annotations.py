@@ -60,6 +60,7 @@ class _Instance(_Record):
     bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
     signer_id: int | None = None
     source: str | None = None
+    url: str | None = None
 
 
 class _Gloss(_Record):
@@ -107,7 +108,7 @@ def read_files(root: Path, subset: int) -> dict[str, pd.DataFrame]:
     Rich files come first, v0.3 before WLASL<n>. Raises StudyError naming a broken file.
     """
     folder = root / "annotations"
-    rich = {name: folder / name for name in ("WLASL_v0.3.json", f"WLASL{subset}.json") if (folder / name).is_file()}
+    rich = _rich_files(root, subset)
     entries = {name: _read_glosses(path, subset) for name, path in rich.items()}
     tables = {name: _rich_table(entries[name], rich[name]) for name in rich}
     nslt = folder / f"nslt_{subset}.json"
@@ -115,6 +116,31 @@ def read_files(root: Path, subset: int) -> dict[str, pd.DataFrame]:
         names = [entry.gloss for entry in next(iter(entries.values()), [])]
         tables[nslt.name] = _read_nslt(nslt, names or _read_class_list(folder / "wlasl_class_list.txt", subset))
     return tables
+
+
+def read_urls(root: Path, subset: int) -> dict[str, str]:
+    """Read where the clips' videos are on the web: video_id -> address, for clips that have one in a rich file.
+
+    v0.3 comes before WLASL<n>: its addresses are the newer ones.
+    Raises StudyError when no rich file is there, or naming a broken one.
+    """
+    files = _rich_files(root, subset)
+    if not files:
+        raise StudyError(
+            f"{root / 'annotations'} holds neither WLASL_v0.3.json nor WLASL{subset}.json, which say where the videos "
+            "are; get one from https://github.com/dxli94/WLASL (start_kit)"
+        )
+    urls: dict[str, str] = {}
+    for path in files.values():
+        for clip in (clip for entry in _read_glosses(path, subset) for clip in entry.instances):
+            if clip.url:
+                urls.setdefault(clip.video_id, clip.url)
+    return urls
+
+
+def _rich_files(root: Path, subset: int) -> dict[str, Path]:
+    names = ("WLASL_v0.3.json", f"WLASL{subset}.json")
+    return {name: path for name in names if (path := root / "annotations" / name).is_file()}
 
 
 def disagreements(root: Path, subset: int) -> pd.DataFrame:

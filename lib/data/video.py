@@ -155,12 +155,16 @@ def square_frames(
     frame wanted. Raises StudyError as `read_clip` does, but not when frames are absent.
     """
     scale = _Scaler(path, size, bbox, margin)
-    for number, frame in _frames_at(path, numbers, threads):
+    for number, frame in frames_at(path, numbers, threads):
         yield number, scale(frame)
 
 
-def _frames_at(path: Path, numbers: Iterable[int], threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Those of the frames `numbers` that the file has, as they are stored, with their numbers."""
+def frames_at(path: Path, numbers: Iterable[int], threads: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield (number, frame) of those of the frames `numbers` that the file has, in ascending order.
+
+    Frames are as they are stored, not turned upright. Decoding uses `threads` threads (0: as many as there are cores)
+    and stops after the last frame wanted. Raises StudyError as `probe` does; ValueError when `numbers` is empty.
+    """
     wanted = frozenset(int(number) for number in numbers)
     last = max(wanted)
     with _open(path) as container:
@@ -181,7 +185,7 @@ def find_mover(path: Path, start: int, end: int, *, threads: int = 0) -> tuple[f
     Raises StudyError as `probe` does.
     """
     chosen = sample_frames(start, end, min(end - start, MOVER_FRAMES))
-    small = [_thumbnail(frame) for _, frame in _frames_at(path, chosen, threads)]
+    small = [_thumbnail(frame) for _, frame in frames_at(path, chosen, threads)]
     if len(small) < 2 or len({image.shape for image, _ in small}) > 1:
         return None
     images, scale = np.stack([image for image, _ in small]), small[0][1]

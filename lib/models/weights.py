@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from tqdm import tqdm
-
+from lib.net import download, locked, reason
 from lib.study import StudyError, home
-
-CHUNK = 1 << 20  # bytes read at a time
-TIMEOUT = 30  # seconds without a byte after which a server counts as unreachable
 
 MOVINET = "https://storage.googleapis.com/tf_model_garden/vision/movinet"  # links of the official README
 I3D = "https://github.com/dlpbc/keras-kinetics-i3d/releases/download/v0.2"  # of its i3d_inception.py
@@ -101,40 +92,6 @@ def get(published: Published, path: Path) -> None:
     part.replace(path)
 
 
-def download(url: str, part: Path) -> None:
-    """Write what is missing of `part`; raises OSError or HTTPException when the connection fails or breaks off."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:
-            raise
-        part.unlink()  # the server has no more than that many bytes: another file, or all but the renaming was done
-        return download(url, part)
-    with answer, part.open("ab" if answer.status == 206 else "wb") as file:
-        copy(answer, file, part.name.removesuffix(".part"))
-
-
-def copy(answer: http.client.HTTPResponse, file: BinaryIO, name: str) -> None:
-    """Append a server's answer to a file, under a progress bar; raises IncompleteRead when it breaks off."""
-    have, left = file.tell(), answer.length
-    total = None if left is None else have + left
-    with tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True) as bar:
-        while chunk := answer.read1(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-    if total is not None and file.tell() < total:
-        raise http.client.IncompleteRead(b"", total - file.tell())
-
-
-def reason(error: Exception) -> str:
-    """Why a download failed, in a few words."""
-    if isinstance(error, http.client.IncompleteRead):
-        return f"the connection broke off {error.expected} bytes before the end; another attempt goes on from there"
-    return str(error.reason if isinstance(error, urllib.error.URLError) else error) or type(error).__name__
-
-
 def check(path: Path, published: Published) -> None:
     """Raise StudyError when a file is empty or its checksum does not begin as the published one."""
     if path.stat().st_size == 0:
@@ -151,11 +108,3 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process holds `path`, then hold it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -17,6 +17,7 @@ from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.models.movinet_sizes import SIZES
+from lib.models.movinet_weights import load_official_checkpoint as load_official_checkpoint  # so that it is found here
 from lib.models.norm import BatchNorm
 
 NORM_EPSILON = 1e-3  # official norm_epsilon
@@ -153,10 +154,11 @@ class Movinet(keras.Model):
         for block in self.bottlenecks:
             own = {part: buffers[f"{block.name}_{part}"] for part in PARTS if f"{block.name}_{part}" in buffers}
             x, new = block(x, own, seen)
-            after.update({f"{block.name}_{part}": value for part, value in new.items() if value is not None})
+            after.update({f"{block.name}_{part}": value for part, value in new.items()})
         features = ops.sum(ops.mean(ops.cast(in_frames(self.project, x), "float32"), (2, 3)), 1)
         after["features"] = features if seen is None else features + buffers["features"]
-        after["frames_seen"] = ops.full_like(features[:, :1], frames.shape[1]) + (0.0 if seen is None else seen)
+        # Not full_like: torch cannot trace it, and keras would run the network on 83 clips to learn what build gives.
+        after["frames_seen"] = ops.ones_like(features[:, :1]) * frames.shape[1] + (0.0 if seen is None else seen)
         return self.classify(after["features"] / after["frames_seen"]), after
 
     def classify(self, features: Any) -> Any:
@@ -387,7 +389,8 @@ class Bottleneck(layers.Layer):
             after["frames"] = pad_time(y, self.length, True, before)[:, 1 - self.length :]
             y = self.time(y, before)
         if self.excite is not None:
-            y, after["total"] = self.excite(y, buffers.get("total"), seen)
+            y, total = self.excite(y, buffers.get("total"), seen)
+            after.update({} if total is None else {"total": total})
         y = self.drop(in_frames(self.project, y) * ops.cast(self.scale, y.dtype))
         return y + (in_frames(self.skip, x) if self.skip else x), after
 

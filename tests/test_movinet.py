@@ -25,6 +25,7 @@ from lib.models.movinet import (
     divisible,
     encode_positions,
     first_buffers,
+    freeze,
     halve,
     in_frames,
     load_official_checkpoint,
@@ -476,9 +477,9 @@ def test_frozen_stages_keep_weights_and_statistics_and_the_others_train(kind, sm
     assert len(paths(model)) == len(model.weights)
     assert len(model.stages) == STAGES
     assert train(model) == trainable - paths(*model.stages[:2])
-    model.freeze(STAGES)
+    freeze(model, STAGES)
     assert train(model) == paths(model.head, model.classifier)
-    model.freeze(0)
+    freeze(model, 0)
     assert train(model) == trainable
 
 
@@ -492,7 +493,7 @@ def test_a_step_of_fit_drops_what_is_to_be_dropped(small):
 def test_what_is_dropped_changes_training_and_not_inference(option, small):
     model, plain_model = random_model(**{option: 0.7}), random_model()
     for each in (model, plain_model):
-        each.freeze(STAGES)  # statistics stay, so that training differs by what is dropped alone
+        freeze(each, STAGES)  # statistics stay, so that training differs by what is dropped alone
     expected = logits(plain_model, clips_of())
     np.testing.assert_allclose(logits(plain_model, clips_of(), training=True), expected, atol=1e-5)
     np.testing.assert_array_equal(logits(model, clips_of()), expected)

@@ -154,7 +154,7 @@ def test_logits_follow_those_of_the_file_itself(phone_model, phone_file, officia
 def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phone_file):
     model = build("movinet-a1", 600, CLIP, mobile=True)
     before = arrays(model)
-    with pytest.raises(StudyError, match="only in the model: .*block4_layer6") as error:
+    with pytest.raises(StudyError, match=r"only in the model: .*block4_layer6") as error:
         load_mobile_tflite(model, phone_file)
     assert "has another shape" in str(error.value)
     assert all(np.array_equal(a, b) for a, b in zip(before, arrays(model), strict=True))
@@ -162,7 +162,7 @@ def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phon
 
 def test_a_file_that_is_no_tflite_model_is_one_clear_error(tmp_path):
     (tmp_path / "noise.tflite").write_bytes(b"noise" * 10)
-    with pytest.raises(StudyError, match="noise.tflite: not a readable model of TensorFlow Lite"):
+    with pytest.raises(StudyError, match=r"noise\.tflite: not a readable model of TensorFlow Lite"):
         read_tflite(tmp_path / "noise.tflite")
 
 
@@ -186,4 +186,3 @@ def test_fixed_normalisation_keeps_its_statistics_and_trains_scale_and_shift():
     np.testing.assert_array_equal(mean, before[0])
     np.testing.assert_array_equal(variance, before[1])
     assert np.abs(beta - before[2]).max() > 0
-

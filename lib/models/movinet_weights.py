@@ -1,4 +1,4 @@
-"""Published MoViNet weights into ours: TensorFlow checkpoints of the official release, and the mobile TFLite file."""
+"""Published MoViNet weights into ours: TensorFlow checkpoints of the official release."""
 
 from __future__ import annotations
 

@@ -434,7 +434,7 @@ def pretrained_study(clip_study, recipes, monkeypatch):
 
     def load(model, name, weights):
         assert (name, weights) == ("x3d-xs", "x3d-xs")
-        for weight in model.blocks[0].trainable_variables:
+        for weight in model.blocks[0].weights:
             weight.assign(keras.ops.full_like(weight, 0.01))
 
     monkeypatch.setattr(lib.runs, "load_pretrained", load)

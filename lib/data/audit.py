@@ -114,7 +114,7 @@ def _duplicate_rows(index: pd.DataFrame) -> list[Row]:
     splits, labels = groups["split"].nunique(), groups["label"].nunique()
     test = clips[clips["split"] == "test"]
     in_conflict = test[test.groupby("content")["label"].transform("nunique") > 1]
-    named = groups.apply(_group_name).sort_values()
+    named = pd.Series({content: _group_name(group) for content, group in groups}, dtype=object).sort_values()
     return [
         ("duplicate_groups", len(named), _listed(named)),
         ("duplicate_groups_across_splits", int((splits > 1).sum()), _listed(named[splits > 1])),

@@ -159,7 +159,7 @@ def _check_columns(columns: list[str], path: Path) -> None:
     if absent:
         there = ", ".join(columns) or "nothing"
         raise StudyError(
-            f"{path}: column '{absent[0]}' is missing, the first line has {there}; separated by commas add it"
+            f"{path}: column '{absent[0]}' is missing, the first line has {there}; add it, with commas between columns"
         )
     for name in columns:
         if not name or columns.count(name) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 import yaml
@@ -11,10 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lib.data.augment import PoseAugment
 from lib.data.clip_augment import ClipAugment
 from lib.models import family
-from lib.study import StudyError, explain
+from lib.study import RECIPES, StudyError, explain
 from lib.training import Recipe
-
-RECIPES = Path(__file__).parents[1] / "workflow" / "recipes"
 
 
 class RunConfig(BaseModel):

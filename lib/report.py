@@ -115,7 +115,7 @@ def published(study: Study, model: str, variant: str) -> dict[str, Any]:
     figures = pd.read_csv(PUBLISHED, keep_default_na=False)
     match = figures[(figures["model"] == model) & figures["variant"].isin(["", variant])]
     match = match[match["subset"] == study.subset]
-    if study.synthetic or study.split != "official" or match.empty:
+    if study.synthetic or "clips" in study.sources or study.split != "official" or match.empty:
         return dict.fromkeys(["published_top1", "published_top5", "published_source"])
     figure = match.iloc[-1]
     return {

@@ -315,3 +315,20 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_weights_and_logits_in_float
     assert 0 < error < 0.15 * np.abs(numpy(exact)).max() + 0.02
     train(models[1])
     assert all(weight.dtype == torch.float32 for block in models[1].blocks for weight in block.module.parameters())
+
+
+def test_gradients_in_bfloat16_are_finite_and_no_larger_than_in_float32_where_two_frames_are_left():
+    gradients = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = build("s3d", clip=(8, 64, 64), dropout=0.0)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        junk = [torch.full((320, 320, 3, 1, 1), 1e30) for _ in range(8)]  # what freed memory may hold
+        del junk
+        model(clips_of(clip=(8, 64, 64)), training=True).logsumexp(1).sum().backward()
+        gradients.append(np.array([weight.value.grad.norm().item() for weight in model.trainable_weights]))
+    full, half = gradients
+    assert np.isfinite(half).all()
+    assert (half < 10 * full + 1).all()

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lib.study import STUDIES, Study, StudyError, explain, home, load_study
+from lib.study import STUDIES, RunSpec, Study, StudyError, explain, home, load_study
 
 VALID = {
     "title": "Ten glosses",
@@ -165,3 +165,13 @@ def test_shipped_study_is_valid_and_says_what_it_costs(path):
     comment = path.read_text().split("\ntitle:")[0]
     for part in ("# Reproduces:", "# Expected time:", "# Expected accuracy:", "# Command: make study"):
         assert part in comment
+
+
+def test_a_recipe_trained_in_two_ways_has_two_names():
+    spec = {"recipe": "movinet-a0-scratch", "set": {"model": "movinet-a3"}}
+    named = RunSpec(**spec, name="movinet-a3-scratch", seeds=[0, 2])
+    assert list(named.runs()) == [("movinet-a3-scratch-s0", 0), ("movinet-a3-scratch-s2", 2)]
+    assert named.model() == "movinet-a3"
+    assert list(RunSpec(**spec).runs()) == [("movinet-a0-scratch", 0)]
+    with pytest.raises(ValidationError, match="pattern"):
+        RunSpec(**spec, name="../elsewhere")

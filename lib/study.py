@@ -31,19 +31,26 @@ class _Checked(BaseModel):
 class RunSpec(_Checked):
     """A recipe to train: once with seed 0 and the recipe's name, or once for each of `seeds`.
 
-    `set` replaces settings of the recipe for this study, by dotted name ("train.epochs": 5).
+    `set` replaces settings of the recipe for this study, by dotted name ("train.epochs": 5); `name` is then a name of
+    its own, so that a recipe can be trained in several ways.
     """
 
     recipe: Name
+    name: Name | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     set: dict[str, Any] = {}
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Name and seed of each run."""
         if self.seeds is None:
-            yield self.recipe, 0
+            yield self.title, 0
         else:
-            yield from ((f"{self.recipe}-s{seed}", seed) for seed in self.seeds)
+            yield from ((f"{self.title}-s{seed}", seed) for seed in self.seeds)
+
+    @property
+    def title(self) -> str:
+        """What its runs are called, but for the seed."""
+        return self.name or self.recipe
 
     def model(self) -> str:
         """Name of the model that the recipe trains, read without any framework.

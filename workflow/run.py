@@ -52,10 +52,10 @@ def from_home(data: str) -> str:
 
 def check(study: Study, *, generated: bool) -> None:
     """Raise StudyError for a recipe, data root, annotation file or source that is absent, broken or of no use."""
-    needed = {spec.recipe: POSES if spec.reads_poses() else VIDEOS for spec in study.runs}
+    needed = [(spec.recipe, POSES if spec.reads_poses() else VIDEOS) for spec in study.runs]
     if not (study.synthetic and generated):
         check_data(study)
-    for recipe, sources in needed.items():
+    for recipe, sources in needed:
         if not set(sources) & set(study.sources):
             raise StudyError(
                 f"study {study.name}: recipe '{recipe}' reads {' or '.join(sources)}, the study has "

@@ -248,6 +248,18 @@ def test_mover_is_found_and_a_still_scene_has_none(tmp_path):
     assert find_mover(video, 4, 5) is None
 
 
+def test_noise_alone_is_nobody_and_somebody_in_noise_is_found(tmp_path):
+    noise = np.random.default_rng(1)
+    moving, still = (
+        [np.clip(image + noise.normal(0, 12, image.shape), 0, 255).astype(np.uint8) for image in images]
+        for images in (walker(40), [walker(1)[0]] * 40)
+    )
+    assert find_mover(write_video(tmp_path / "still.mp4", still), 0, 40) is None
+    xmin, ymin, xmax, ymax = find_mover(write_video(tmp_path / "moving.mp4", moving), 0, 40)
+    assert xmin <= 80 <= 100 <= xmax
+    assert ymin <= 42 <= 58 <= ymax
+
+
 def test_crop_to_the_person_is_made_where_asked_and_no_box_is_given(tmp_path):
     video = write_video(tmp_path / "a.mp4", walker(30, at=(95, 40)))
     box = {"path": video, "bbox": [0, 0, 40, 40]}

@@ -111,7 +111,9 @@ def test_published_figures_stand_beside_the_same_model_and_variant(make_study):
     assert table.loc["movinet-a9", ["published_top1", "published_source"]].isna().all()
 
 
-@pytest.mark.parametrize("keys", [{"subset": 300}, {"synthetic": True}, {"split": "signer-disjoint"}])
+@pytest.mark.parametrize(
+    "keys", [{"subset": 300}, {"synthetic": True}, {"split": "signer-disjoint"}, {"sources": ["clips"], "layout": None}]
+)
 def test_published_figures_are_left_out_where_something_else_is_measured(make_study, keys):
     study = make_study([{"recipe": "i3d"}], **keys)
     write_run(study, "i3d", "i3d")

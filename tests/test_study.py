@@ -95,6 +95,12 @@ def test_absent_data_root_is_named(write, tmp_path):
         ({"sources": ["video"]}, "key 'sources[0]'"),
         ({"sources": []}, "key 'sources'"),
         ({"sources": ["keypoints", "videos"]}, "key 'sources': put 'videos' first"),
+        (
+            {"sources": ["clips"]},
+            "key 'sources': 'clips' (one's own videos) come without annotations or poses; remove key",
+        ),
+        ({"sources": ["clips", "hands"], "layout": None}, "key 'sources': 'clips' (one's own videos) come without"),
+        ({"sources": ["hands"], "layout": None}, "key 'layout' is missing; add it"),
         ({"clips": {"size": 8}}, "key 'clips.size'"),
         ({"clips": {"find_persn": True}}, "unknown key 'find_persn' in clips (did you mean 'find_person'?)"),
         ({"runs": [{"recipe": "a"}, {"recipe": "a"}]}, "run 'a' stands twice"),
@@ -114,6 +120,33 @@ def test_wrong_key_or_type_is_one_line_that_names_file_and_key(write, change, me
 def test_missing_key_is_named(write, key):
     path = write({k: v for k, v in VALID.items() if k != key})
     assert problem(path) == f"{path}: key '{key}' is missing; add it"
+
+
+@pytest.mark.parametrize("source", ["clips", "videos"])
+def test_study_without_poses_needs_no_layout(write, source):
+    keys = {k: v for k, v in VALID.items() if k != "layout"}
+    study = load_study(write(keys | {"sources": [source]}), "own", require_data=False)
+    assert (study.sources, study.layout) == ([source], None)
+
+
+def test_made_up_data_are_no_clips_of_ones_own(write):
+    keys = {k: v for k, v in VALID.items() if k != "layout"} | {"sources": ["clips"], "synthetic": True}
+    assert "needs data: say where they are with DATA=<root>" in problem(write(keys), data="")
+
+
+def test_model_of_a_run_is_that_of_its_recipe_or_of_the_study(monkeypatch, tmp_path):
+    monkeypatch.setattr("lib.study.RECIPES", tmp_path)
+    (tmp_path / "a.yaml").write_text("model: spobet")
+    (tmp_path / "b.yaml").write_text("train: {}")
+    assert (RunSpec(recipe="a").model(), RunSpec(recipe="a").reads_poses()) == ("spobet", True)
+    other = RunSpec(recipe="a", set={"model": "movinet-a0"})
+    assert (other.model(), other.reads_poses()) == ("movinet-a0", False)
+    with pytest.raises(StudyError, match="no recipe 'c'; there are a, b"):
+        RunSpec(recipe="c").model()
+    with pytest.raises(StudyError, match=r"b.yaml: key 'model' is missing; add it"):
+        RunSpec(recipe="b").model()
+    with pytest.raises(StudyError, match="recipe 'a': unknown model 'movinet-a9'; there are: i3d"):
+        RunSpec(recipe="a", set={"model": "movinet-a9"}).reads_poses()
 
 
 def test_broken_yaml_names_file_and_line(write):

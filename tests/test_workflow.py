@@ -60,7 +60,7 @@ class Bench:
         return subprocess.Popen(
             [sys.executable, "workflow/run.py", "tiny.yaml", data, "--cores", "all", *options],
             cwd=self.root,
-            env=os.environ | {"STUDY_HOME": str(self.root)},
+            env=os.environ | {"STUDY_HOME": str(self.root), "PYTHONPATH": str(self.root)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -86,6 +86,7 @@ def bench(tmp_path, repository):
     shutil.rmtree(tmp_path / "workflow" / "recipes", ignore_errors=True)
     (tmp_path / "workflow" / "recipes").mkdir()
     (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("model: spobet\n")
+    (tmp_path / "workflow" / "recipes" / "movinet.yaml").write_text("model: movinet-a0\n")
     clip = {"split": "train", "frame_start": 1, "frame_end": -1, "fps": 25}
     glosses = [{"gloss": g, "instances": [clip | {"video_id": g}]} for g in ("book", "drink")]
     (tmp_path / "wlasl" / "annotations").mkdir(parents=True)
@@ -108,6 +109,40 @@ def test_a_study_with_videos_stores_their_clips_and_others_do_not(bench):
     assert (bench.root / target).exists()
     bench.study()
     assert "02_clips" not in bench.make("--dry-run", "--forceall").stdout
+
+
+OWN = {"sources": ["clips"], "layout": None, "runs": [{"recipe": "movinet"}]}
+
+
+def own_clips(bench):
+    """A study on one's own clips, and the clips."""
+    bench.study(**OWN)
+    for path in ("a/train/no/1.mp4", "a/train/yes/1.mp4", "a/val/yes/1.mp4", "a/test/no/1.mp4"):
+        (bench.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (bench.root / path).touch()
+    return "data/tiny/clips/clips.parquet"
+
+
+def test_own_clips_are_indexed_and_stored_without_poses_and_again_when_one_is_added(bench):
+    target = own_clips(bench)
+    result = bench.make(target, data="a")
+    assert result.returncode == 0, result.stderr
+    made = (bench.root / "reports" / "tiny" / "notebooks").glob("*.ipynb")
+    assert sorted(path.stem for path in made) == ["01_dataset", "02_clips"]
+    assert "Nothing to be done" in bench.make(target, data="a").stderr
+    time.sleep(0.01)
+    (bench.root / "a/test/yes").mkdir()
+    (bench.root / "a/test/yes/1.mp4").touch()
+    assert re.search(r"^dataset +1$", bench.make("--dry-run", target, data="a").stdout, re.MULTILINE)
+
+
+def test_study_with_poses_but_no_run_on_them_has_no_pose_store(bench):
+    (bench.root / "wlasl" / "videos").mkdir()
+    (bench.root / "wlasl" / "videos" / "00000.mp4").touch()
+    bench.study(sources=["videos", "hands"], runs=[{"recipe": "movinet"}])
+    planned = bench.make("--dry-run", "data/tiny/clips/clips.parquet").stdout
+    assert "02_clips" in planned
+    assert "03_poses" not in planned
 
 
 def test_study_runs_to_the_end_then_has_nothing_to_do_then_runs_only_what_changed(bench):
@@ -201,13 +236,18 @@ def test_fresh_clone_with_committed_reports_runs_every_step(bench):
     ("keys", "data", "part"),
     [
         ({"spilt": "official"}, "wlasl", "unknown key 'spilt' (did you mean 'split'?)"),
-        ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; there are spobet"),
+        ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; there are movinet, spobet"),
+        ({"runs": [{"recipe": "movinet"}]}, "wlasl", "recipe 'movinet' reads videos or clips, the study has hands"),
+        (OWN | {"subset": 3}, "a", "a: holds 2 glosses (no, yes), the study asks for 3"),
+        (OWN | {"runs": [{"recipe": "spobet"}]}, "a", "recipe 'spobet' reads keypoints or hands, the study has clips"),
+        (OWN, "wlasl/annotations", "wlasl/annotations: there is no clip; see data/README.md"),
         ({"sources": ["videos"]}, "wlasl", "videos is missing or empty"),
         ({"subset": 3}, "wlasl", "WLASL3.json"),
         ({}, "nowhere", "nowhere does not exist: correct DATA"),
     ],
 )
 def test_what_is_wrong_from_the_start_is_one_line_and_nothing_is_written(bench, keys, data, part):
+    own_clips(bench)
     bench.study(**keys)
     result = bench.make(data=data)
     assert result.returncode != 0

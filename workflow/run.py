@@ -15,6 +15,7 @@ from lib.data.wlasl import list_clips
 from lib.study import Study, StudyError, home, load_study
 
 WORKFLOW = Path(__file__).absolute().parent
+POSES, VIDEOS = ("keypoints", "hands"), ("videos", "clips")  # sources that a run can read
 
 
 def main(name: str, data: str, options: list[str]) -> int:
@@ -51,15 +52,19 @@ def from_home(data: str) -> str:
 
 def check(study: Study, *, generated: bool) -> None:
     """Raise StudyError for a recipe, data root, annotation file or source that is absent, broken or of no use."""
-    for spec in study.runs:
-        sources = ("keypoints", "hands") if spec.reads_poses() else ("videos", "clips")
+    needed = [(spec.recipe, POSES if spec.reads_poses() else VIDEOS) for spec in study.runs]
+    if not (study.synthetic and generated):
+        check_data(study)
+    for recipe, sources in needed:
         if not set(sources) & set(study.sources):
             raise StudyError(
-                f"study {study.name}: recipe '{spec.recipe}' reads {' or '.join(sources)}, the study has "
+                f"study {study.name}: recipe '{recipe}' reads {' or '.join(sources)}, the study has "
                 f"{', '.join(study.sources)}; correct 'sources' or 'runs'"
             )
-    if study.synthetic and generated:
-        return
+
+
+def check_data(study: Study) -> None:
+    """Raise StudyError when the data root lacks what the study reads, or what says which clips there are is wrong."""
     if not study.root.is_dir():
         raise StudyError(f"the data root {study.root} does not exist: correct DATA")
     list_clips(study)

@@ -38,7 +38,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.clip_augment import ClipAugment, augment, resize
-from lib.data.video import MARGIN, find_mover, sample_frames, segment_end, square_frames
+from lib.data.video import MARGIN, MOVER, find_mover, sample_frames, segment_end, square_frames
 from lib.files import replacing
 from lib.study import Study, StudyError
 
@@ -77,7 +77,8 @@ class _Job:
         """What goes into the file as its comment: the job, the size of the video file, the quality."""
         video = Path(self.video)
         size = video.stat().st_size if video.exists() else 0
-        return json.dumps(asdict(self) | {"video": video.name, "bytes": size, "quality": QUALITY}).encode()
+        found = {"mover": MOVER} if self.find_person and self.bbox is None else {}
+        return json.dumps(asdict(self) | found | {"video": video.name, "bytes": size, "quality": QUALITY}).encode()
 
 
 def build_clips(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 import yaml
@@ -11,10 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lib.data.augment import PoseAugment
 from lib.data.clip_augment import ClipAugment
 from lib.models import family
-from lib.study import StudyError, explain
+from lib.study import RECIPES, StudyError, explain
 from lib.training import Recipe
-
-RECIPES = Path(__file__).parents[1] / "workflow" / "recipes"
 
 
 class RunConfig(BaseModel):
@@ -54,7 +51,17 @@ class ClipConfig(RunConfig):
 
     frames: int = Field(20, ge=1, description="sampled evenly from the signed segment")
     size: int = Field(224, ge=16, description="height and width in pixels")
+    weights: str | None = Field(None, description="published weights to begin with, see lib.models.weights")
+    head: Recipe | None = Field(None, description="how the new head is trained first, all below it frozen")
     augment: ClipAugment = ClipAugment()
+
+    @model_validator(mode="after")
+    def _head_first_of_what_is_known(self) -> Self:
+        if self.head and not self.weights:
+            raise ValueError("head: nothing is to be kept frozen below a head without published weights: set weights")
+        if self.head and self.head.mixed_precision != self.train.mixed_precision:
+            raise ValueError("head.mixed_precision and train.mixed_precision differ, but it is one model: set both")
+        return self
 
 
 def read_config(recipe: str, changes: dict[str, Any] | None = None) -> PoseConfig | ClipConfig:

@@ -81,7 +81,7 @@ def comparison(study: Study) -> pd.DataFrame:
         seeds = [_row(study, run) for run, _ in spec.runs()]
         rows += seeds
         if len(seeds) > 1:
-            rows.append(_mean_row(spec.recipe, seeds))
+            rows.append(_mean_row(spec.title, seeds))
     return pd.DataFrame([row | published(study, row["model"], row["variant"]) for row in rows], columns=COLUMNS)
 
 
@@ -90,18 +90,18 @@ def _row(study: Study, run: str) -> dict[str, Any]:
     return {"run": run, "runs": 1, **read_metrics(study, run), "val_top1": val_top1}
 
 
-def _mean_row(recipe: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+def _mean_row(title: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """The first seed's facts with the mean and sample standard deviation of what is measured.
 
     Its interval is Wilson's for the mean top-1 on the n clips: what the choice of clips leaves open.
     """
     if len({(row["n"], row["n_missing"]) for row in seeds}) > 1:
         names = ", ".join(f"{row['run']} {row['n']}" for row in seeds)
-        raise StudyError(f"seeds of {recipe} were scored on different clips ({names}): train them again")
+        raise StudyError(f"seeds of {title} were scored on different clips ({names}): train them again")
     table, n = pd.DataFrame(seeds), seeds[0]["n"]
     means = table[MEASURED].astype(float).mean().to_dict()
     spreads = table[SCORES].astype(float).std(ddof=1).add_suffix("_sd").to_dict()
-    name = f"{recipe} (mean of {len(seeds)})"
+    name = f"{title} (mean of {len(seeds)})"
     interval = [round(bound, 6) for bound in wilson(means["top1"] * n, n)]
     return seeds[0] | means | spreads | {"run": name, "runs": len(seeds), "seed": None, "top1_ci95": interval}
 
@@ -115,7 +115,7 @@ def published(study: Study, model: str, variant: str) -> dict[str, Any]:
     figures = pd.read_csv(PUBLISHED, keep_default_na=False)
     match = figures[(figures["model"] == model) & figures["variant"].isin(["", variant])]
     match = match[match["subset"] == study.subset]
-    if study.synthetic or study.split != "official" or match.empty:
+    if study.synthetic or "clips" in study.sources or study.split != "official" or match.empty:
         return dict.fromkeys(["published_top1", "published_top5", "published_source"])
     figure = match.iloc[-1]
     return {

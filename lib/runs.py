@@ -20,8 +20,9 @@ from lib.data.poses import PoseStore
 from lib.data.wlasl import read_index
 from lib.evaluation import Predictions, missing_count, write_metrics
 from lib.files import replacing
-from lib.models import build, config_of
+from lib.models import build, config_of, family, freeze
 from lib.models.cost import gflops
+from lib.models.pretrained import load_pretrained
 from lib.models.spobet import MaskedFrames, Spobet
 from lib.recipes import ClipConfig, PoseConfig, read_config
 from lib.study import Study, StudyError, explain
@@ -84,10 +85,12 @@ class Run:
 
     def train(self, model: keras.Model) -> pd.DataFrame:
         """Train the model on train, keeping the weights that are best on val. Returns the history."""
-        recipe = self.config.train
+        return self.fit(model, self.config.train, "train", "history.csv")
+
+    def fit(self, model: keras.Model, recipe: Recipe, step: str, history: str) -> pd.DataFrame:
+        """One training of the run, in a folder of its own by its `step`. Returns its history and writes it so named."""
         train, val = self.batches("train", recipe, vary=True), self.batches("val", recipe, vary=False)
-        history = fit(model, recipe, train, val, self.open_folder("train"))
-        return self.save_history(history, "history.csv")
+        return self.save_history(fit(model, recipe, train, val, self.open_folder(step)), history)
 
     def open_folder(self, step: str) -> Path:
         """Open the folder of a training's checkpoints; those of another recipe or other clips are removed."""
@@ -121,8 +124,8 @@ class Run:
             self.report / name,
             predictions,
             missing_count(self.index, split),
-            model=self.config.model,
-            variant=self.config.variant,
+            model=family(self.config.model),
+            variant="-".join(filter(None, (self.config.model.partition("-")[2], self.config.variant))),
             recipe=self.recipe,
             **self.facts(),
             seed=self.seed,
@@ -245,6 +248,39 @@ class ClipRun(Run):
             seed=self.seed,
         )
 
+    def build(self) -> keras.Model:
+        """Make the model, with the recipe's published weights in all but the head; see Run.
+
+        Raises StudyError, saying what to do, when these can't be had.
+        """
+        model = super().build()
+        if self.config.weights:
+            load_pretrained(model, self.config.model, self.config.weights)
+        return model
+
+    def train(self, model: keras.Model) -> pd.DataFrame:
+        """Train the new head with all below it frozen, where the recipe says so, then what is to train; see Run.
+
+        Returns one history, the epochs of the head first.
+        """
+        if self.config.head is None:
+            (self.report / "history-head.csv").unlink(missing_ok=True)  # of an earlier form of the recipe
+            return super().train(model)
+        freeze(self.config.model, model, None)
+        head = self.fit(model, self.config.head, "head", "history-head.csv")
+        freeze(self.config.model, model, self.config.options.get("freeze", 0))
+        history = super().train(model)
+        return pd.concat([head, history.assign(epoch=history["epoch"] + len(head))], ignore_index=True)
+
+    def show(self, split: str, count: int = 4, *, vary: bool = False) -> tuple[np.ndarray, list[str]]:
+        """The first clips of a split as the model gets them, float32 (count, frames, size, size, 3), and their glosses.
+
+        With `vary` they are those of the first batch of training, varied as the recipe says.
+        """
+        recipe = self.config.train.model_copy(update={"batch_size": count})
+        clips, targets = self.batches(split, recipe, vary=vary)[0]
+        return clips, [self.glosses[label] for label in targets.argmax(1)]
+
     def options(self) -> dict[str, Any]:
         """The recipe's options, for clips of its frames and size."""
         return {**self.config.options, "clip": self.example().shape[1:4]}
@@ -260,7 +296,8 @@ class ClipRun(Run):
 
     def facts(self) -> dict[str, Any]:
         """RGB, and the recipe's frames and size."""
-        return {"input": "RGB", "frames": self.config.frames, "size": self.config.size, "weights": "scratch"}
+        weights = self.config.weights or "scratch"
+        return {"input": "RGB", "frames": self.config.frames, "size": self.config.size, "weights": weights}
 
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:

@@ -10,11 +10,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from lib.models import family
+
 STUDIES = Path(__file__).parents[1] / "workflow" / "studies"
+RECIPES = STUDIES.parent / "recipes"
 
 # Names become parts of file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Source = Literal["videos", "keypoints", "hands"]
+Source = Literal["videos", "keypoints", "hands", "clips"]
 
 
 class StudyError(ValueError):
@@ -28,19 +31,49 @@ class _Checked(BaseModel):
 class RunSpec(_Checked):
     """A recipe to train: once with seed 0 and the recipe's name, or once for each of `seeds`.
 
-    `set` replaces settings of the recipe for this study, by dotted name ("train.epochs": 5).
+    `set` replaces settings of the recipe for this study, by dotted name ("train.epochs": 5); `name` is then a name of
+    its own, so that a recipe can be trained in several ways.
     """
 
     recipe: Name
+    name: Name | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     set: dict[str, Any] = {}
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Name and seed of each run."""
         if self.seeds is None:
-            yield self.recipe, 0
+            yield self.title, 0
         else:
-            yield from ((f"{self.recipe}-s{seed}", seed) for seed in self.seeds)
+            yield from ((f"{self.title}-s{seed}", seed) for seed in self.seeds)
+
+    @property
+    def title(self) -> str:
+        """What its runs are called, but for the seed."""
+        return self.name or self.recipe
+
+    def model(self) -> str:
+        """Name of the model that the recipe trains, read without any framework.
+
+        Raises StudyError when there is no such recipe or it names no model.
+        """
+        path = RECIPES / f"{self.recipe}.yaml"
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+            raise StudyError(f"there is no recipe '{self.recipe}'; there are {there}")
+        content = _load_yaml(path)
+        model = self.set.get("model") or (content.get("model") if isinstance(content, dict) else None)
+        if not isinstance(model, str):
+            raise StudyError(f"{path}: key 'model' is missing; add it")
+        return model
+
+    def reads_poses(self) -> bool:
+        """Whether the model reads poses; the others read clips. Raises StudyError as `model` does, and for an
+        unknown model."""
+        try:
+            return family(self.model()) == "spobet"
+        except ValueError as error:
+            raise StudyError(f"recipe '{self.recipe}': {error}") from None
 
 
 class ClipStore(_Checked):
@@ -56,18 +89,33 @@ class StudyFile(_Checked):
 
     title: str
     synthetic: bool = False  # made-up data: every report says so
-    subset: Annotated[int, Field(ge=2)]  # number of glosses
+    subset: Annotated[int, Field(ge=2)]  # number of glosses; of one's own clips, all
     sources: Annotated[list[Source], Field(min_length=1)]  # a clip is present when readable in all of these
-    split: Literal["official", "signer-disjoint"]
+    split: Literal["official", "signer-disjoint"]  # official: of one's own clips, given or made (lib/data/folder.py)
     drop_duplicates: bool = False
     clips: ClipStore = ClipStore()
-    layout: Literal["openpose-54", "hands-42"]
+    layout: Literal["openpose-54", "hands-42"] | None = None  # of keypoints and hands
     runs: Annotated[list[RunSpec], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _videos_come_first(self) -> Self:
         if "videos" in self.sources[1:]:
             raise ValueError("key 'sources': put 'videos' first, so that the index has their paths and frame numbers")
+        return self
+
+    @model_validator(mode="after")
+    def _own_clips_stand_alone(self) -> Self:
+        if "clips" in self.sources and (len(self.sources) > 1 or self.layout):
+            what = "key 'layout'" if self.layout else "the other sources"
+            raise ValueError(
+                f"key 'sources': 'clips' (one's own videos) come without annotations or poses; remove {what}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _poses_have_a_layout(self) -> Self:
+        if {"keypoints", "hands"} & set(self.sources) and not self.layout:
+            raise ValueError("key 'layout' is missing; add it")
         return self
 
     @model_validator(mode="after")
@@ -133,12 +181,12 @@ def load_study(name: str, data: str | Path = "", require_data: bool = True) -> S
 
     `name` is a file in workflow/studies/ without its suffix, or the path of a .yaml file.
     `data` is the data root; a relative one starts at `home()`. Empty: a synthetic study has its own at
-    data/<name>/wlasl, others need one.
+    data/<name>/wlasl, others, and those on one's own clips, need one.
     Raises StudyError when the file is absent or wrong or, with `require_data`, when the data root is absent.
     """
     path = _find_file(name)
     fields = dict(_read(path))
-    root = _find_root(path.stem, data, synthetic=fields["synthetic"])
+    root = _find_root(path.stem, data, has_own=fields["synthetic"] and "clips" not in fields["sources"])
     if require_data and not root.is_dir():
         hint = "run `make study` to make it" if fields["synthetic"] and not data else "correct DATA"
         raise StudyError(f"the data root {root} does not exist: {hint}")
@@ -161,10 +209,7 @@ def _find_file(name: str) -> Path:
 
 
 def _read(path: Path) -> StudyFile:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date that does not exist
-        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    content = _load_yaml(path)
     if not isinstance(content, dict):
         raise StudyError(f"{path}: holds no keys; it needs {', '.join(StudyFile.model_fields)}")
     try:
@@ -173,9 +218,16 @@ def _read(path: Path) -> StudyFile:
         raise StudyError(f"{path}: {explain(error, StudyFile)}") from None
 
 
-def _find_root(name: str, data: str | Path, *, synthetic: bool) -> Path:
-    if not str(data) and not synthetic:
-        raise StudyError(f"study {name} needs the WLASL data: say where they are with DATA=<root> (see data/README.md)")
+def _load_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date that does not exist
+        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _find_root(name: str, data: str | Path, *, has_own: bool) -> Path:
+    if not str(data) and not has_own:
+        raise StudyError(f"study {name} needs data: say where they are with DATA=<root> (see data/README.md)")
     return Path(os.path.normpath(home() / (data or f"data/{name}/wlasl")))
 
 

@@ -34,7 +34,9 @@ class Recipe(BaseModel):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, description="decoupled (adamw)")
     momentum: float = Field(0.0, ge=0, lt=1, description="of the steps (rmsprop)")
-    epsilon: float = Field(1e-7, gt=0, description="added to the root of the mean square (rmsprop); 1: nearly plain SGD")
+    epsilon: float = Field(
+        1e-7, gt=0, description="added to the root of the mean square (rmsprop); 1: nearly plain SGD"
+    )
     clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     average: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights")

@@ -17,6 +17,15 @@ def wlasl_root():
     return root
 
 
+@pytest.fixture(scope="session")
+def official_weights():
+    """Checkpoints of the official code with random weights, and the logits that it gives; skipped where absent."""
+    root = REPOSITORY.parent / "shared" / "weights"
+    if not root.is_dir():
+        pytest.skip("the parity cases are not here")
+    return root
+
+
 @pytest.fixture
 def repository():
     """Root of the repository."""

@@ -67,6 +67,22 @@ def test_details_name_the_clips(table):
     assert table.loc["clips_present_test", "detail"] == "100.0% of 3"
 
 
+def test_data_without_any_copy_have_no_duplicates(index, study):
+    table = audit(index.assign(content=index["video_id"]), study).set_index("check")
+    assert table.filter(like="duplicate", axis=0)["count"].tolist() == [0, 0, 0]
+
+
+def test_own_clips_are_compared_with_no_published_counts_and_say_how_splits_were_made(index, study):
+    study.subset, study.sources = 100, ["clips"]
+    made = index.assign(split_from=["given", "signer-disjoint", *["given"] * 4, "file-disjoint", "file-disjoint"])
+    table = audit(made, study).set_index("check")
+    assert table.loc["clips_official", "detail"] == "train 4 / val 1 / test 3"
+    assert table.loc["splits_made"].tolist() == [3, "2 file-disjoint; 1 signer-disjoint"]
+    given = audit(index.assign(split_from="given"), study).set_index("check")
+    assert given.loc["splits_made"].tolist() == [0, "all splits are given"]
+    assert "annotation_disagreements" not in table.index
+
+
 def test_counts_that_differ_from_the_published_ones_are_said(index, study):
     study.subset = 100
     detail = audit(index, study).set_index("check").loc["clips_official", "detail"]

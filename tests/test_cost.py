@@ -1,12 +1,16 @@
 """The count of operations equals a count by hand, for every kind of layer that the models are made of."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 from lib.models import build
-from lib.models.cost import gflops
+from lib.models.cost import costs, gflops
 
 BATCH, TOKENS, WIDTH = 2, 7, 12
 POSITIONS = BATCH * TOKENS
@@ -76,5 +80,41 @@ def test_counting_leaves_the_weights_as_they_are():
 
 
 def test_another_backend_gives_none(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert gflops(keras.Sequential([layers.Dense(5)]), sequence()) is None
+
+
+COUNT = """
+import numpy as np
+from keras import Sequential, layers
+from lib.models import build
+from lib.models.cost import costs, gflops
+frames = np.zeros((1, 9, 9, 4), np.float32)
+print(gflops(Sequential([layers.Conv2D(6, 3, 2)]), frames) * 1e9)
+print(gflops(Sequential([layers.DepthwiseConv2D(3, depth_multiplier=2)]), frames) * 1e9)
+print(gflops(Sequential([layers.Conv3D(6, 3)]), np.zeros((1, 5, 9, 9, 4), np.float32)) * 1e9)
+print(gflops(Sequential([layers.Dense(5)]), frames) * 1e9)
+print(*costs("movinet-a0")["ratio"])
+print(*costs("i3d")["ratio"])
+print(*costs("movinet-a0", stream=True)["ratio"])
+"""
+
+
+def test_tensorflow_counts_as_by_hand_and_the_networks_cost_what_is_published():
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([sys.executable, "-c", COUNT], env=environment, capture_output=True, text=True, check=True)
+    counts = [[float(value) for value in line.split()] for line in done.stdout.splitlines()]
+    by_hand = [16 * 6 * 36, 49 * 8 * 9, 3 * 49 * 6 * 108, 81 * 4 * 5]
+    assert [count[0] for count in counts[:4]] == [2 * operations for operations in by_hand]
+    for parameters, multiply_adds in counts[4:6]:
+        assert parameters == 1
+        assert multiply_adds == pytest.approx(1, abs=0.05)  # published to two digits
+    assert counts[6][0] == 1
+
+
+@on_torch
+def test_costs_stand_beside_the_published_with_their_source():
+    table = costs("x3d-xs")
+    assert table.loc["parameters", "published"] == 3.79e6
+    assert table["ratio"].tolist() == pytest.approx([1, 1], abs=0.01)
+    assert "pytorchvideo" in table.attrs["source"]

@@ -16,6 +16,7 @@ from lib.data.batches import PoseBatches
 from lib.data.clips import build_clips, write_clips_table
 from lib.data.poses import PoseStore
 from lib.evaluation import Predictions
+from lib.models.weights import WEIGHTS
 from lib.recipes import RECIPES, read_config
 from lib.runs import ClipRun, PoseRun, predict
 from lib.study import RunSpec, Study, StudyError
@@ -70,8 +71,20 @@ def test_recipe_file_becomes_typed_settings_with_defaults_for_the_rest(recipes):
 @pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.yaml")])
 def test_every_shipped_recipe_can_be_read_and_its_model_built(name):
     config = read_config(name)
-    layout = "openpose-54" if config.options.get("normalisation", "published") == "published" else "hands-42"
-    assert lib.runs.build(config.model, 5, layout=layout, **config.options).count_params() > 100_000
+    options = dict(config.options)
+    if config.model == "spobet":
+        options["layout"] = "openpose-54" if options.get("normalisation", "published") == "published" else "hands-42"
+    else:
+        options["clip"] = (8, 32, 32)
+        assert config.weights is None or WEIGHTS[config.weights].model == config.model
+    assert lib.runs.build(config.model, 5, **options).count_params() > 100_000
+
+
+def test_published_recipes_have_the_published_frames_and_pixels():
+    sizes = {name: read_config(name) for name in ("movinet-a0", "movinet-a5", "i3d", "s3d", "x3d-l")}
+    assert [(c.frames, c.size) for c in sizes.values()] == [(20, 172), (20, 172), (20, 224), (20, 224), (16, 182)]
+    train = sizes["movinet-a0"].train
+    assert (train.optimizer, train.learning_rate, train.momentum, train.epsilon) == ("rmsprop", 0.01, 0.9, 1.0)
 
 
 def test_a_study_changes_settings_by_their_dotted_name_and_leaves_the_others(recipes):
@@ -109,6 +122,7 @@ def test_unknown_recipe_is_an_error_that_names_those_there_are(recipes):
         ({"model.width": 5}, ["'model.width'", "'model' holds no settings"]),
         ({"train.epochs.first": 5}, ["'train.epochs.first'", "'epochs' holds no settings"]),
         ({"train.mixed_precision": True}, ["mixed_precision", "pretrain", "train"]),
+        ({"train.momentum": 0.9}, ["momentum needs the optimizer rmsprop, not adamw"]),
     ],
 )
 def test_unknown_or_wrong_setting_is_one_line_that_names_the_file_and_the_key(recipes, changes, parts):
@@ -403,12 +417,69 @@ def test_an_rgb_run_trains_and_leaves_the_files_of_the_contract(clip_study):
     ]  # fmt: skip
     metrics = json.loads((run.report / "metrics.json").read_text())
     assert (metrics["n"], metrics["n_missing"], metrics["epochs"]) == (3, 3, len(history))
-    assert (metrics["model"], metrics["input"], metrics["frames"], metrics["size"]) == ("x3d-xs", "RGB", 4, 32)
+    assert (metrics["model"], metrics["variant"]) == ("x3d", "xs")
+    assert (metrics["input"], metrics["frames"], metrics["size"], metrics["weights"]) == ("RGB", 4, 32, "scratch")
     assert metrics["gflops"] > 0
     again = ClipRun(clip_study, "rgb")
     trained = again.build()
     pd.testing.assert_frame_equal(again.train(trained), history)
     np.testing.assert_array_equal(again.predict(trained, "val").logits, run.predict(model, "val").logits)
+
+
+@pytest.fixture
+def pretrained_study(clip_study, recipes, monkeypatch):
+    """The study with a run that begins with "published" weights of X3D, which here are all .01, and a head first."""
+    recipes("known", CLIP_RECIPE | {"weights": "x3d-xs", "head": {"epochs": 2, "batch_size": 4}})
+    clip_study.runs.append(RunSpec(recipe="known"))
+
+    def load(model, name, weights):
+        assert (name, weights) == ("x3d-xs", "x3d-xs")
+        for weight in model.blocks[0].weights:
+            weight.assign(keras.ops.full_like(weight, 0.01))
+
+    monkeypatch.setattr(lib.runs, "load_pretrained", load)
+    return clip_study
+
+
+def test_a_run_with_published_weights_trains_its_head_first_and_then_all(pretrained_study):
+    run = ClipRun(pretrained_study, "known")
+    model = run.build()
+    history = run.train(model)
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert [len(pd.read_csv(run.report / name)) for name in ("history-head.csv", "history.csv")] == [2, 1]
+    head_only = ClipRun(pretrained_study, "known").build()
+    head_only.load_weights(run.folder / "head" / "best.weights.h5")
+    below, trained = (keras.ops.convert_to_numpy(m.blocks[0].trainable_variables[0]) for m in (head_only, model))
+    np.testing.assert_allclose(below, 0.01)  # frozen while the head was trained
+    assert np.abs(trained - 0.01).max() > 1e-5
+    assert run.facts()["weights"] == "x3d-xs"
+    metrics = run.write_metrics(model, run.predict(model, "test"), "test")
+    assert metrics["epochs"] == 3
+
+
+def test_frozen_stages_of_a_recipe_stay_frozen_after_the_head_was_trained(pretrained_study):
+    pretrained_study.runs[-1].set["options.freeze"] = 1
+    run = ClipRun(pretrained_study, "known")
+    model = run.build()
+    run.train(model)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model.blocks[0].variables[0]), 0.01)
+    assert [block.trainable for block in model.blocks][:2] == [False, True]
+
+
+def test_a_head_is_only_trained_first_on_published_weights_and_in_one_precision(recipes):
+    recipes("bare", CLIP_RECIPE | {"head": {"epochs": 2}})
+    assert "set weights" in problem("bare")
+    recipes("mixed", CLIP_RECIPE | {"weights": "x3d-xs", "head": {"mixed_precision": True}})
+    assert "head.mixed_precision and train.mixed_precision differ" in problem("mixed")
+
+
+def test_shown_clips_are_those_that_the_model_gets(clip_study):
+    run = ClipRun(clip_study, "rgb")
+    clips, glosses = run.show("test", 2)
+    assert clips.shape == (2, 4, 32, 32, 3)
+    assert glosses == [GLOSSES[1], GLOSSES[2]]
+    varied, _ = run.show("train", 2, vary=True)
+    assert varied.shape == clips.shape
 
 
 def test_a_run_of_another_kind_of_model_is_refused(clip_study):

@@ -85,7 +85,7 @@ def bench(tmp_path, repository):
     shutil.copytree(repository / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree(tmp_path / "workflow" / "recipes", ignore_errors=True)
     (tmp_path / "workflow" / "recipes").mkdir()
-    (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("epochs: 1\n")
+    (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("model: spobet\n")
     clip = {"split": "train", "frame_start": 1, "frame_end": -1, "fps": 25}
     glosses = [{"gloss": g, "instances": [clip | {"video_id": g}]} for g in ("book", "drink")]
     (tmp_path / "wlasl" / "annotations").mkdir(parents=True)

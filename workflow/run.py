@@ -11,7 +11,7 @@ from pathlib import Path
 
 import snakemake.cli
 
-from lib.data.annotations import read_annotations
+from lib.data.wlasl import list_clips
 from lib.study import Study, StudyError, home, load_study
 
 WORKFLOW = Path(__file__).absolute().parent
@@ -50,19 +50,21 @@ def from_home(data: str) -> str:
 
 
 def check(study: Study, *, generated: bool) -> None:
-    """Raise StudyError for a recipe, data root, annotation file or source that is absent or broken."""
+    """Raise StudyError for a recipe, data root, annotation file or source that is absent, broken or of no use."""
     for spec in study.runs:
-        recipe = WORKFLOW / "recipes" / f"{spec.recipe}.yaml"
-        if not recipe.is_file():
-            there = ", ".join(sorted(path.stem for path in recipe.parent.glob("*.yaml")))
-            raise StudyError(f"study {study.name}: there is no recipe '{spec.recipe}'; there are {there}")
+        sources = ("keypoints", "hands") if spec.reads_poses() else ("videos", "clips")
+        if not set(sources) & set(study.sources):
+            raise StudyError(
+                f"study {study.name}: recipe '{spec.recipe}' reads {' or '.join(sources)}, the study has "
+                f"{', '.join(study.sources)}; correct 'sources' or 'runs'"
+            )
     if study.synthetic and generated:
         return
     if not study.root.is_dir():
         raise StudyError(f"the data root {study.root} does not exist: correct DATA")
-    read_annotations(study.root, study.subset)
+    list_clips(study)
     for source in study.sources:
-        if not any((study.root / source).glob("*")):
+        if source != "clips" and not any((study.root / source).glob("*")):
             raise StudyError(
                 f"{study.root / source} is missing or empty: put the {source} there (see data/README.md), "
                 f"or take '{source}' out of the study's sources"

@@ -29,7 +29,7 @@ def audit(index: pd.DataFrame, study: Study) -> pd.DataFrame:
         *_gloss_rows(index),
         *_duplicate_rows(index),
         *_signer_rows(index),
-        _disagreement_row(study),
+        _split_row(index) if "clips" in study.sources else _disagreement_row(study),
     ]
     return pd.DataFrame(rows, columns=["check", "count", "detail"])
 
@@ -78,7 +78,7 @@ def _clip_rows(index: pd.DataFrame, study: Study) -> list[Row]:
 def _official_detail(index: pd.DataFrame, study: Study) -> str:
     counts = tuple(int((index["split"] == split).sum()) for split in SPLITS)
     detail = "train {} / val {} / test {}".format(*counts)
-    published = PUBLISHED_COUNTS.get(study.subset)
+    published = None if "clips" in study.sources else PUBLISHED_COUNTS.get(study.subset)
     if study.split != "official":
         return f"{detail} ({study.split} split)"
     if published is None:
@@ -114,7 +114,7 @@ def _duplicate_rows(index: pd.DataFrame) -> list[Row]:
     splits, labels = groups["split"].nunique(), groups["label"].nunique()
     test = clips[clips["split"] == "test"]
     in_conflict = test[test.groupby("content")["label"].transform("nunique") > 1]
-    named = groups.apply(_group_name).sort_values()
+    named = pd.Series({content: _group_name(group) for content, group in groups}, dtype=object).sort_values()
     return [
         ("duplicate_groups", len(named), _listed(named)),
         ("duplicate_groups_across_splits", int((splits > 1).sum()), _listed(named[splits > 1])),
@@ -141,6 +141,13 @@ def _signer_rows(index: pd.DataFrame) -> list[Row]:
         ("test_signers_also_in_train", len(shared), f"they sign {len(clips)} of {n_test} test clips"),
         ("val_signers_also_in_train", len(signers["val"] & signers["train"]), f"of {len(signers['val'])}"),
     ]
+
+
+def _split_row(index: pd.DataFrame) -> Row:
+    """How many of one's own clips have a split that was made here, and how it was made."""
+    made = index["split_from"][index["split_from"] != "given"].value_counts().sort_index()
+    detail = "; ".join(f"{count} {how}" for how, count in made.items())
+    return ("splits_made", int(made.sum()), detail or "all splits are given")
 
 
 def _disagreement_row(study: Study) -> Row:

@@ -4,9 +4,9 @@
 
 Ten glosses in five pairs. The two of a pair have the same handshapes and visit the same places, only in another
 order, so that neither the mean pose nor one frame tells them apart: circles one way or the other with a flat hand and
-with a fist, one tap or two, in or out, opening or closing. Eight signers differ in build, colours, handedness, speed
-and background; those of val and test sign nowhere else. One video is missing, one is cut short, and one of test is a
-copy of one of train.
+with a fist, one tap or two, in or out, opening or closing. Eight signers differ in build, skin, handedness and speed,
+and wear something else before another wall in each clip; those of val and test sign nowhere else. One video is missing,
+one is cut short, and one of test is a copy of one of train.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -147,7 +147,8 @@ def plan_clips(seed: int, clips_per_gloss: int) -> list[Clip]:
             signed = round(fps * rng.uniform(1.35, 1.7) / signer.speed)
             before, after = rng.integers(4, 10, 2) if rng.random() < 0.5 else (0, 0)
             video_id = f"{label * 1000 + number:05d}"
-            clips.append(Clip(video_id, gloss, number, signer, split_of[signer.number], fps, before, signed, after))
+            dressed = dress(signer, np.random.default_rng([seed, 3, int(video_id)]))
+            clips.append(Clip(video_id, gloss, number, dressed, split_of[signer.number], fps, before, signed, after))
     return clips
 
 
@@ -159,12 +160,16 @@ def make_signer(number: int, rng: np.random.Generator) -> Signer:
         shoulders=rng.uniform(58, 74),
         neck=(SIZE / 2 + rng.uniform(-10, 10), rng.uniform(98, 112)),
         skin=(int(90 + 150 * tone), int(60 + 130 * tone), int(40 + 115 * tone)),
-        shirt=tuple(int(v) for v in rng.integers(30, 130, 3)),
-        background=tuple(int(v) for v in rng.integers(120, 235, 3)),
         left_handed=number in (2, 6),
         speed=rng.uniform(0.85, 1.1),
         reach=rng.uniform(0.85, 1.1),
     )
+
+
+def dress(signer: Signer, rng: np.random.Generator) -> Signer:
+    """The signer on another day: dark clothes before a light wall, of any hue."""
+    shirt, background = (tuple(int(v) for v in rng.integers(*span, 3)) for span in ((30, 130), (120, 235)))
+    return replace(signer, shirt=shirt, background=background)
 
 
 def poses_of(clip: Clip, rng: np.random.Generator) -> list[Pose]:

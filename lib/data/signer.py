@@ -33,11 +33,11 @@ class Signer:
     shoulders: float  # pixels
     neck: tuple[float, float]  # pixels
     skin: Colour
-    shirt: Colour
-    background: Colour
     left_handed: bool
     speed: float  # 1 = usual
     reach: float  # size of movements, 1 = usual
+    shirt: Colour = (80, 80, 80)
+    background: Colour = (180, 180, 180)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What a data root holds of each clip: videos, OpenPose keypoints, MediaPipe hand landmarks.
+"""What a data root holds of each clip: videos, OpenPose keypoints, MediaPipe hand landmarks; one's own clips.
 
-The content of a clip is identified by a SHA-256: of the file's bytes (videos), of the JSON files' bytes in
+The content of a clip is identified by a SHA-256: of the file's bytes (videos, clips), of the JSON files' bytes in
 frame order (keypoints), of the array's bytes (hands). It is exact: it never takes two different clips for
 one. Copies that were re-encoded are beyond it.
 """
@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm.auto import tqdm
 
+from lib.data.folder import read_folder
 from lib.data.layouts import LAYOUTS
 from lib.data.poses import read_openpose
 from lib.data.video import SUFFIXES, probe
@@ -42,13 +43,13 @@ class Content:
 
 
 def look(study: Study, source: str, video_ids: Iterable[str]) -> dict[str, Content]:
-    """Read what `source` (videos, keypoints or hands) of the study holds of the clips; absent clips have no
+    """Read what `source` (videos, keypoints, hands or clips) of the study holds of the clips; absent clips have no
     entry.
 
     Every clip is read to its end, in threads, with a progress bar.
     Raises StudyError when the data root holds nothing of that source at all.
     """
-    find = {"videos": _find_videos, "keypoints": _find_keypoints, "hands": _find_hands}[source]
+    find = {"videos": _find_videos, "keypoints": _find_keypoints, "hands": _find_hands, "clips": _find_clips}[source]
     found = find(study)
     wanted = [video_id for video_id in video_ids if video_id in found]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -70,6 +71,12 @@ def _find_videos(study: Study) -> dict[str, tuple[Path, Reader]]:
     by_suffix = {suffix: [path for path in files if path.suffix.lower() == suffix] for suffix in SUFFIXES}
     preferred_last = [path for suffix in reversed(SUFFIXES) for path in by_suffix[suffix]]
     return {path.stem: (path, partial(_read_video, path)) for path in preferred_last}
+
+
+def _find_clips(study: Study) -> dict[str, tuple[Path, Reader]]:
+    clips = read_folder(study.root)
+    paths = {clip.video_id: study.root / clip.path for clip in clips.itertuples()}
+    return {video_id: (path, partial(_read_video, path)) for video_id, path in paths.items() if os.path.isfile(path)}
 
 
 def _find_keypoints(study: Study) -> dict[str, tuple[Path, Reader]]:

@@ -1,5 +1,7 @@
 """Split policies of a study: signer-disjoint splits, and what to do with duplicated clips."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -7,25 +9,29 @@ from lib.data.annotations import SPLITS
 from lib.study import StudyError
 
 
-def signer_disjoint(clips: pd.DataFrame) -> pd.Series:
+def signer_disjoint(clips: pd.DataFrame, share: Mapping[str, float] | None = None) -> pd.Series:
     """Share the clips out so that no signer stands in two splits: the new split of each clip, on
     `clips.index`.
 
-    `clips` has the columns signer, gloss and split (official), whose proportions are the target for every
-    gloss. Signers are placed one by one, the one with most clips first, where they bring all glosses nearest
-    to their targets (least squares, as in sklearn's StratifiedGroupKFold, which knows only equal folds and no
-    must-have glosses). Then a gloss without a training clip takes its smallest signer into train. Clips of
-    unknown signers stand in train. No randomness; the order of the rows does not matter.
+    `clips` has the columns signer and gloss. The target for every gloss is `share`, split -> part of the clips in
+    [0, 1]; without it, the proportions of the column split (official). Signers are placed one by one, the one with
+    most clips first, where they bring all glosses nearest to their targets (least squares, as in sklearn's
+    StratifiedGroupKFold, which knows only equal folds and no must-have glosses). A split that gets nobody takes the
+    signer whom train misses least. Then a gloss without a training clip takes its smallest signer into train. Clips
+    of unknown signers stand in train. No randomness; the order of the rows does not matter.
     Raises StudyError when no signer is known or the signers are too few to fill the three splits.
     """
     if clips["signer"].isna().all():
         raise StudyError(
             "split: signer-disjoint needs the signers, which nslt files do not hold; "
-            "add WLASL_v0.3.json or WLASL<n>.json to annotations/, or set split: official"
+            "add WLASL_v0.3.json or WLASL<n>.json to annotations/ (own clips: the column signer to clips.csv), "
+            "or set split: official"
         )
     counts = pd.crosstab(clips["signer"], clips["gloss"]).sort_index(axis=1)
-    share = clips["split"].value_counts(normalize=True).reindex(list(SPLITS), fill_value=0.0)
+    wanted = clips["split"].value_counts(normalize=True) if share is None else pd.Series(share)
+    share = wanted.reindex(list(SPLITS), fill_value=0.0)
     placed = _place_signers(counts, share.to_numpy())
+    _fill_empty_splits(placed, counts, share)
     _bring_every_gloss_into_train(placed, counts, clips)
     splits = clips["signer"].map(placed).fillna("train").astype(str).rename("split")
     empty = [split for split in SPLITS if share[split] > 0 and not (splits == split).any()]
@@ -51,6 +57,17 @@ def _place_signers(counts: pd.DataFrame, share: np.ndarray) -> dict[int, str]:
         filled[best] += clips
         placed[signer] = SPLITS[best]
     return placed
+
+
+def _fill_empty_splits(placed: dict[int, str], counts: pd.DataFrame, share: pd.Series) -> None:
+    """Give each split that is wanted and got nobody one signer of a split that has more."""
+    for split in SPLITS:
+        sizes = pd.Series(placed).value_counts()
+        spare = [signer for signer in counts.index if sizes[placed[signer]] > 1]
+        if share[split] > 0 and split not in sizes and spare:
+            train = counts.loc[[signer for signer in counts.index if placed[signer] == "train"]]
+            only = train.columns[(train > 0).sum() == 1]  # glosses of one signer
+            placed[min(spare, key=lambda s: ((counts.loc[s, only] > 0).sum(), counts.loc[s].sum(), s))] = split
 
 
 def _bring_every_gloss_into_train(placed: dict[int, str], counts: pd.DataFrame, clips: pd.DataFrame) -> None:

@@ -1,24 +1,50 @@
-"""The index of a WLASL study: every official clip, what the data root holds of it, and where its sign
-stands."""
+"""The index of a study: every official clip, what the data root holds of it, and where its sign stands."""
+
+import os
 
 import pandas as pd
 
 from lib.data.annotations import read_annotations
+from lib.data.folder import LISTING, read_folder
 from lib.data.sources import Content, look
 from lib.data.splits import drop_duplicates, signer_disjoint
 from lib.files import replacing
 from lib.study import Study, StudyError
 
-__all__ = ["build_index", "read_annotations", "read_index", "to_file_frames", "write_index"]
+__all__ = ["build_index", "list_clips", "read_annotations", "read_index", "to_file_frames", "write_index"]
 
 # Annotated ends overshoot whole files by up to 4 % (real clips); compilations at least 70 %.
 ROUNDING_OVERSHOOT = 1.2
 
 
+def list_clips(study: Study) -> pd.DataFrame:
+    """The official clips of the study: of WLASL's annotations (`read_annotations`), or of a folder (`read_folder`).
+
+    Raises StudyError as these do, and when a folder has another number of glosses than the study says, or lists only
+    files that are not there.
+    """
+    if "clips" not in study.sources:
+        return read_annotations(study.root, study.subset)
+    clips = read_folder(study.root)
+    glosses = clips["gloss"].unique()
+    if len(glosses) != study.subset:
+        named = ", ".join([*glosses[:5], "…"] if len(glosses) > 5 else glosses)
+        raise StudyError(
+            f"{study.root}: holds {len(glosses)} glosses ({named}), the study asks for {study.subset}; correct "
+            "the names of the glosses, or the study's subset"
+        )
+    if not any(os.path.isfile(study.root / path) for path in clips["path"]):
+        raise StudyError(
+            f"{study.root / LISTING}: none of the {len(clips)} clips is there, such as '{clips['path'][0]}'; "
+            "paths are relative to the folder of this file"
+        )
+    return clips
+
+
 def build_index(study: Study) -> pd.DataFrame:
     """One row per official clip of the study, present or not, ordered by label and video_id.
 
-    Columns: those of `read_annotations`, and
+    Columns: those of `list_clips`, and
     path         str, of the clip in the study's first source; "" where missing
     status       present | missing | unreadable: <reason> | dropped: <reason>; present = readable in every
     source n_frames     Int64, frames in the first source; NA where it is missing or unreadable
@@ -29,13 +55,15 @@ def build_index(study: Study) -> pd.DataFrame:
     The study's `split` and `drop_duplicates` have been applied.
     Raises StudyError when annotations or a whole source are absent or broken.
     """
-    clips = read_annotations(study.root, study.subset)
+    clips = list_clips(study)
     if study.split == "signer-disjoint":
         clips["split"] = signer_disjoint(clips)
+        if "split_from" in clips:
+            clips["split_from"] = "signer-disjoint"
     found = [look(study, source, clips["video_id"]) for source in study.sources]
     rows = [_row(clip, [contents.get(clip["video_id"]) for contents in found]) for clip in clips.to_dict("records")]
     index = pd.DataFrame(rows, index=clips.index)
-    index = index.astype({"signer": "Int64", "n_frames": "Int64"})
+    index = index.astype({"signer": clips["signer"].dtype, "n_frames": "Int64"})
     if study.drop_duplicates:
         index = drop_duplicates(index)
     return index

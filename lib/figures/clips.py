@@ -10,7 +10,10 @@ from matplotlib.patches import Rectangle
 
 from lib.data.clips import clip_path, read_stored
 from lib.data.video import frames, sample_frames
+from lib.evaluation import Predictions
 from lib.figures.style import subplots
+
+THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
 
 
 def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: str = "") -> Figure:
@@ -45,6 +48,21 @@ def strips(clips: Sequence[np.ndarray], names: Sequence[str], title: str = "") -
         axis.set_title(name, fontsize="small")
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
+
+
+def right_and_wrong(predictions: Predictions, folder: Path, count: int = 5, frames: int = 8, title: str = "") -> Figure:
+    """Strips of the first `count` clips that were named right and of the first `count` that were not, from the store.
+
+    Above each its gloss and, where that is another one, what it was taken for. `folder` is the clip store.
+    """
+    answers = predictions.logits.argmax(1)
+    right = answers == predictions.label
+    shown = [*np.flatnonzero(right)[:count], *np.flatnonzero(~right)[:count]]
+    names = [predictions.glosses[predictions.label[row]] for row in shown]
+    taken = ["" if right[row] else f", taken for {predictions.glosses[answers[row]]}" for row in shown]
+    paths = [clip_path(folder, predictions.video_id[row]) for row in shown]
+    clips = [np.stack(read_stored(path, lambda n: sample_frames(0, n, frames), THUMBNAIL)) for path in paths]
+    return strips(clips, [name + other for name, other in zip(names, taken, strict=True)], title)
 
 
 def _rectangle(box: Sequence[float]) -> Rectangle:

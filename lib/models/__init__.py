@@ -50,3 +50,12 @@ def config_of(name: str) -> type[BaseModel]:
     """The configuration whose fields are the model's options. Raises ValueError for an unknown name."""
     kind = family(name)
     return getattr(import_module(f"lib.models.{kind}"), CONFIGS[kind])
+
+
+def freeze(name: str, model: keras.Model, stages: int | None) -> None:
+    """Let the first `stages` of a model made by `build(name, …)` keep their weights; None: all but the head.
+
+    A stage is what the family freezes as one: a bottleneck of MoViNet, a mixed block of I3D, a block of S3D or X3D.
+    Compile the model anew afterwards. Raises ValueError when there are not so many stages.
+    """
+    import_module(f"lib.models.{family(name)}").freeze(model, stages)

@@ -82,12 +82,13 @@ def feature_extractor(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("features").output, name="i3d_features")
 
 
-def freeze(model: keras.Model, stages: int) -> None:
-    """Let the first `stages` of the 12 STAGES keep their weights and statistics, and train the others.
+def freeze(model: keras.Model, stages: int | None) -> None:
+    """Let the first `stages` of the 12 STAGES (None: all) keep their weights and statistics, and train the others.
 
     Compile the model anew afterwards: keras looks at what trains when it compiles.
     Raises ValueError when there are not so many stages.
     """
+    stages = len(STAGES) if stages is None else stages
     if not 0 <= stages <= len(STAGES):
         raise ValueError(f"i3d has {len(STAGES)} stages to freeze, not {stages}")
     frozen = tuple(f"Conv3d_{stage}_" for stage in STAGES[:stages])

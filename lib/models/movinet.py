@@ -17,12 +17,32 @@ from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.models.movinet_sizes import SIZES
+from lib.models.movinet_weights import load_official_checkpoint as load_official_checkpoint  # so that it is found here
 from lib.models.norm import BatchNorm
 
 NORM_EPSILON = 1e-3  # official norm_epsilon
 HEAD_FILTERS, HEAD_ACTIVATION = 2048, "silu"  # of all six sizes, also in a stream with hard swish elsewhere
+MOBILE_ACTIVATION = "relu6"  # throughout, the head too
 SQUEEZE_RATIO = 0.25  # official se_ratio
 POSITIONS_FROM = "a3"  # from this size on, the published stream models encode the position of a frame
+
+# Parameters of the official code (tf-models-official 2.20) with 600 classes, base and stream; multiply-adds of the base
+# model on one clip in 1e9, as published.
+SOURCE = "parameters: tf-models-official 2.20; multiply-adds: arXiv 2103.11511, table 1"
+PUBLISHED = {
+    f"movinet-{size}": {
+        "parameters": base, "parameters_stream": stream, "classes": 600, "multiply_adds": cost,
+        "clip": SIZES[size].clip, "source": SOURCE,
+    }
+    for size, base, stream, cost in (
+        ("a0", 3_126_071, 3_765_983, 2.7),
+        ("a1", 4_717_912, 6_481_560, 6.0),
+        ("a2", 5_280_922, 7_366_050, 10.3),
+        ("a3", 7_443_289, 11_043_146, 56.9),
+        ("a4", 11_422_727, 18_228_326, 105.0),
+        ("a5", 18_763_355, 31_636_734, 281.0),
+    )
+}  # fmt: skip
 
 Buffers = dict[str, Any]
 PARTS = ("frames", "total")  # buffers of a bottleneck: its last frames, and the sum that its gate averages
@@ -48,6 +68,10 @@ class MovinetConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="of the features before the classifier")
     stochastic_depth: float = Field(0.0, ge=0, lt=1, description="share of clips that skip the last block; linear")
     momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance that a step keeps")
+    residual: float = Field(
+        0.0, ge=0, description="what the residual of a bottleneck is multiplied by at first; learned"
+    )
+    fix_norm: bool = Field(False, description="normalise by the running mean and variance in training, too")
     freeze: int = Field(0, ge=0, description="stages, from the input, that do not train")
 
     @model_validator(mode="before")
@@ -60,7 +84,7 @@ class MovinetConfig(BaseModel):
             "stream": stream,
             "conv_type": "2plus1d" if stream else "3d",
             "squeeze_excite": "none" if given.get("mobile") else "2plus3d" if stream else "3d",
-            "activation": "relu6" if given.get("mobile") else "hard_silu" if stream else "silu",
+            "activation": MOBILE_ACTIVATION if given.get("mobile") else "hard_silu" if stream else "silu",
             "gating": "hard_sigmoid" if stream else "sigmoid",
             "positions": stream and not given.get("mobile") and given.get("size", "a0") >= POSITIONS_FROM,
         }
@@ -85,7 +109,7 @@ def build_movinet(num_classes: int, clip: tuple[int, int, int] | None = None, **
     model = Movinet(config, num_classes)
     model(keras.Input((*clip, 3)))
     model.clip = clip
-    model.freeze(config.freeze)
+    freeze(model, config.freeze)
     return model
 
 
@@ -101,7 +125,8 @@ class Movinet(keras.Model):
         self.stem = ConvNorm(stem, config, name="stem")
         self.bottlenecks = list(make_bottlenecks(config))
         self.project = ConvNorm(pointwise(size.project), config, name="project")
-        self.head = layers.Dense(HEAD_FILTERS, HEAD_ACTIVATION, kernel_initializer="he_normal", name="head")
+        active = MOBILE_ACTIVATION if config.mobile else HEAD_ACTIVATION
+        self.head = layers.Dense(HEAD_FILTERS, active, kernel_initializer="he_normal", name="head")
         self.dropout = layers.Dropout(config.dropout, name="dropout")
         start = keras.initializers.RandomNormal(stddev=0.01)
         self.classifier = layers.Dense(num_classes, kernel_initializer=start, dtype="float32", name="classifier")
@@ -129,26 +154,29 @@ class Movinet(keras.Model):
         for block in self.bottlenecks:
             own = {part: buffers[f"{block.name}_{part}"] for part in PARTS if f"{block.name}_{part}" in buffers}
             x, new = block(x, own, seen)
-            after.update({f"{block.name}_{part}": value for part, value in new.items() if value is not None})
+            after.update({f"{block.name}_{part}": value for part, value in new.items()})
         features = ops.sum(ops.mean(ops.cast(in_frames(self.project, x), "float32"), (2, 3)), 1)
         after["features"] = features if seen is None else features + buffers["features"]
-        after["frames_seen"] = ops.full_like(features[:, :1], frames.shape[1]) + (0.0 if seen is None else seen)
+        # Not full_like: torch cannot trace it, and keras would run the network on 83 clips to learn what build gives.
+        after["frames_seen"] = ops.ones_like(features[:, :1]) * frames.shape[1] + (0.0 if seen is None else seen)
         return self.classify(after["features"] / after["frames_seen"]), after
 
     def classify(self, features: Any) -> Any:
         """Logits of the mean features of a clip."""
         return self.classifier(self.dropout(self.head(features)))
 
-    def freeze(self, stages: int) -> None:
-        """Let the first `stages` keep their weights and statistics, and train the others.
 
-        Compile the model anew afterwards: keras looks at what trains when it compiles.
-        Raises ValueError when there are not so many stages.
-        """
-        if not 0 <= stages <= len(self.stages):
-            raise ValueError(f"{self.name} has {len(self.stages)} stages to freeze, not {stages}")
-        for index, stage in enumerate(self.stages):
-            stage.trainable = index >= stages
+def freeze(model: Movinet, stages: int | None) -> None:
+    """Let the first `stages` of the model (None: all) keep their weights and statistics, and train the others.
+
+    Compile the model anew afterwards: keras looks at what trains when it compiles.
+    Raises ValueError when there are not so many stages.
+    """
+    stages = len(model.stages) if stages is None else stages
+    if not 0 <= stages <= len(model.stages):
+        raise ValueError(f"{model.name} has {len(model.stages)} stages to freeze, not {stages}")
+    for index, stage in enumerate(model.stages):
+        stage.trainable = index >= stages
 
 
 def streaming(model: Movinet, frames: int = 1) -> keras.Model:
@@ -192,6 +220,7 @@ class ConvNorm(layers.Layer):
         super().__init__(name=name)
         self.convolution = convolution
         self.norm = BatchNorm(momentum=config.momentum, epsilon=NORM_EPSILON)
+        self.fix_norm = config.fix_norm
         self.activation = ACTIVATIONS[config.activation] if active else keras.activations.linear
 
     def build(self, shape: Sequence[int | None]) -> None:
@@ -204,12 +233,12 @@ class ConvNorm(layers.Layer):
 
         Where the statistics are fixed they go into the kernel: a pass over the data less, a quarter of the time.
         """
-        fixed = not (training and self.norm.trainable)
+        fixed = self.fix_norm or not (training and self.norm.trainable)
         if fixed and self.compute_dtype == "float32" and hasattr(self.convolution, "kernel"):
             scale = self.norm.gamma * ops.rsqrt(self.norm.moving_variance + self.norm.epsilon)
             shift = self.norm.beta - self.norm.moving_mean * scale
             return self.activation(convolve(self.convolution, x, before, scale) + shift)
-        return self.activation(self.norm(convolve(self.convolution, x, before), training=training))
+        return self.activation(self.norm(convolve(self.convolution, x, before), training=not fixed))
 
 
 class TimeConv(layers.Layer):
@@ -332,7 +361,7 @@ class Bottleneck(layers.Layer):
             place.kernel, place.stride, "same", copies, use_bias=False, depthwise_initializer="he_normal", name="space"
         )
         mix = TimeSum(place.length, config.stream) if whole else TimeConv(place.length, config.stream)
-        self.length = place.length
+        self.length, self.residual = place.length, config.residual
         self.expand = ConvNorm(pointwise(place.expanded), config, name="expand")
         self.space = space if whole else ConvNorm(space, config, name="space_norm")
         self.time = ConvNorm(mix, config, name="time") if place.length > 1 else None
@@ -345,8 +374,8 @@ class Bottleneck(layers.Layer):
         self.drop = layers.Dropout(place.skipped, (None, 1, 1, 1, 1), name="stochastic_depth")
 
     def build(self, _shape: Any) -> None:
-        """The block starts as nothing added to what came in."""
-        self.scale = self.add_weight((), "zeros", name="scale")
+        """As published the block starts as nothing added to what came in."""
+        self.scale = self.add_weight((), keras.initializers.Constant(self.residual), name="scale")
 
     def call(self, x: Any, buffers: Buffers | None = None, seen: Any = None) -> tuple[Any, Buffers]:
         """x (batch, frames, height, width, channels) to the same, and this block's buffers after it.
@@ -360,7 +389,8 @@ class Bottleneck(layers.Layer):
             after["frames"] = pad_time(y, self.length, True, before)[:, 1 - self.length :]
             y = self.time(y, before)
         if self.excite is not None:
-            y, after["total"] = self.excite(y, buffers.get("total"), seen)
+            y, total = self.excite(y, buffers.get("total"), seen)
+            after.update({} if total is None else {"total": total})
         y = self.drop(in_frames(self.project, y) * ops.cast(self.scale, y.dtype))
         return y + (in_frames(self.skip, x) if self.skip else x), after
 

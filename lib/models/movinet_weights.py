@@ -1,15 +1,17 @@
-"""Published MoViNet weights into ours: TensorFlow checkpoints of the official release, and the mobile TFLite file."""
+"""Published MoViNet weights into ours: TensorFlow checkpoints of the official release."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.models.movinet import Bottleneck, ConvNorm, Movinet
 from lib.study import StudyError
+
+if TYPE_CHECKING:
+    from lib.models.movinet import Bottleneck, ConvNorm, Movinet
 
 ROOT = "model/layer_with_weights-"  # of a checkpoint; 0 is the network, 1 the classifier
 
@@ -85,12 +87,12 @@ def official_names(model: Movinet) -> Iterator[tuple[str, Any]]:
 def bottleneck(prefix: str, block: Bottleneck) -> Iterator[tuple[str, Any]]:
     """The variables of a bottleneck. Over time and space in one, there is one kernel and one normalisation."""
     yield from conv_norm(f"{prefix}/_expansion", block.expand)
-    if isinstance(block.space, ConvNorm):
+    split = hasattr(block.space, "norm")
+    if split:
         yield from conv_norm(f"{prefix}/_feature", block.space)
     else:
         yield f"{prefix}/_feature/_conv/kernel", block.space.kernel
     if block.time is not None:
-        split = isinstance(block.space, ConvNorm)
         if split:
             yield f"{prefix}/_feature/_conv_temporal/kernel", block.time.convolution.kernel
         yield from norm(f"{prefix}/_feature/_batch_norm{'_temporal' if split else ''}", block.time)

@@ -19,7 +19,7 @@ class BatchNorm(layers.BatchNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """inputs: float (batch, …, channels)."""
+        """inputs: float (batch, height, width, channels), or with frames between batch and height."""
         fused = FUSED.get(keras.backend.backend())
         if fused is None or isinstance(inputs, keras.KerasTensor):
             return super().call(inputs, training=training)

@@ -142,12 +142,13 @@ class TorchVideoModel(keras.Model):
         return self
 
 
-def freeze(model: TorchVideoModel, blocks: int) -> None:
-    """Let the first `blocks` of the model keep their weights and statistics, and train the others and the head.
+def freeze(model: TorchVideoModel, blocks: int | None) -> None:
+    """Let the first `blocks` of the model (None: all) keep their weights and statistics, and train the others.
 
     Compile the model anew afterwards: keras looks at what trains when it compiles.
     Raises ValueError when there are not so many blocks.
     """
+    blocks = len(model.blocks) if blocks is None else blocks
     if not 0 <= blocks <= len(model.blocks):
         raise ValueError(f"{model.name} has {len(model.blocks)} blocks to freeze, not {blocks}")
     for index, block in enumerate(model.blocks):

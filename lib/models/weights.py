@@ -11,6 +11,10 @@ from lib.net import download, locked, reason
 from lib.study import StudyError, home
 
 MOVINET = "https://storage.googleapis.com/tf_model_garden/vision/movinet"  # links of the official README
+MOBILE = (
+    "https://tfhub.dev/google/lite-model/movinet/a0/stream/kinetics-600/classification/tflite/int8/1?lite-format=tflite"
+)
+MOBILE_SHA256 = "6125b36e2485eeb5cc1fd6206cf5e5d70235593fbc84610d1dce97fe3aa9c2ac"
 I3D = "https://github.com/dlpbc/keras-kinetics-i3d/releases/download/v0.2"  # of its i3d_inception.py
 X3D = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"  # pytorchvideo.models.hub.x3d
 S3D = "https://download.pytorch.org/models"  # torchvision.models.video.S3D_Weights
@@ -24,11 +28,12 @@ class Published(NamedTuple):
     url: str
     licence: str
     sha256: str | None = None
+    name: str | None = None
 
     @property
     def file(self) -> str:
-        """Name of the file, the last part of the address."""
-        return self.url.rsplit("/", 1)[1]
+        """Name of the file: `name`, or the last part of the address."""
+        return self.name or self.url.rsplit("/", 1)[1]
 
 
 def _table() -> dict[str, Published]:
@@ -37,6 +42,9 @@ def _table() -> dict[str, Published]:
         for kind in ("base", "stream"):
             url = f"{MOVINET}/movinet_{size}_{kind}.tar.gz"
             table[f"movinet-{size}-{kind}"] = Published(f"movinet-{size}", "Kinetics-600", url, "Apache-2.0")
+    table["movinet-a0-stream-k600-int8"] = Published(
+        "movinet-a0", "Kinetics-600", MOBILE, "Apache-2.0", MOBILE_SHA256, "movinet_a0_stream_k600_int8.tflite"
+    )
     for name, file, data in (
         ("i3d-kinetics", "kinetics_only", "Kinetics-400"),
         ("i3d-imagenet", "imagenet_and_kinetics", "ImageNet and Kinetics-400"),

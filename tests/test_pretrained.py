@@ -1,0 +1,188 @@
+"""Published weights into the study's models: MoViNet's archives and its file for phones, and which fits which."""
+
+import os
+import subprocess
+import sys
+import tarfile
+
+import keras
+import numpy as np
+import pytest
+
+from lib.data.video import read_clip
+from lib.models import build, weights
+from lib.models.movinet_tflite import load_mobile_tflite, read_tflite, to_own_layout
+from lib.models.pretrained import load_pretrained
+from lib.study import StudyError
+
+PHONE = "movinet-a0-stream-k600-int8"
+CLIP = (2, 64, 64)
+
+
+def arrays(model):
+    return [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of published weights, empty; nothing can be downloaded."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+
+    def offline(url, part):
+        raise OSError("no network")
+
+    monkeypatch.setattr(weights, "download", offline)
+    (tmp_path / "data" / "weights").mkdir(parents=True)
+    return tmp_path / "data" / "weights"
+
+
+@pytest.fixture(scope="module")
+def phone_file(official_weights):
+    return official_weights / "movinet_a0_stream_k600_int8.tflite"
+
+
+@pytest.fixture(scope="module")
+def phone_model(phone_file):
+    model = build("movinet-a0", 600, clip=(8, 172, 172), mobile=True)
+    load_mobile_tflite(model, phone_file)
+    return model
+
+
+def test_weights_of_another_model_are_refused_and_the_fitting_ones_named(folder):
+    with pytest.raises(StudyError, match="'s3d' are not for i3d; for it there are: i3d-kinetics, i3d-imagenet"):
+        load_pretrained(None, "i3d", "s3d")
+
+
+def test_weights_that_cannot_be_had_say_which_file_to_get_from_where_and_where_to_put_it(folder):
+    with pytest.raises(StudyError) as error:
+        load_pretrained(build("i3d", 5, clip=(8, 32, 32)), "i3d", "i3d-imagenet")
+    for part in ("no network", "https://github.com/dlpbc", "no_top.h5", str(folder)):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_published_state_of_a_torch_model_goes_into_all_but_the_head(folder, monkeypatch):
+    import torch
+    from torchvision.models.video import s3d
+
+    torch.manual_seed(1)
+    published = s3d(num_classes=400)
+    file = folder / "s3d-d76dad2f.pth"
+    torch.save(published.state_dict(), file)
+    monkeypatch.setitem(weights.WEIGHTS, "s3d", weights.WEIGHTS["s3d"]._replace(sha256=None))
+    model = build("s3d", 5, clip=(8, 32, 32))
+    head = [weight.detach().clone() for weight in model.head.module.parameters()]
+    load_pretrained(model, "s3d", "s3d")
+    own = model.blocks[0].module.state_dict()
+    for key, value in published.features[0].state_dict().items():
+        assert torch.equal(own[key], value)
+    assert all(torch.equal(a, b) for a, b in zip(head, model.head.module.parameters(), strict=True))
+
+
+def test_an_archive_with_an_official_checkpoint_fills_all_but_the_classifier(folder, official_weights):
+    with tarfile.open(folder / "movinet_a0_base.tar.gz", "w:gz") as archive:
+        archive.add(official_weights / "movinet_a0_base", "movinet_a0_base")
+    script = f"""
+import numpy as np
+from lib.models import build
+from lib.models.movinet_weights import load_official_checkpoint
+from lib.models.pretrained import load_pretrained
+ours, whole = build("movinet-a0", 5, {CLIP}, dropout=.5), build("movinet-a0", 600, {CLIP})
+classifier = ours.classifier.get_weights()
+load_pretrained(ours, "movinet-a0", "movinet-a0-base")
+load_official_checkpoint(whole, {str(official_weights / "movinet_a0_base" / "ckpt-1")!r})
+clips = np.random.default_rng(0).random((2, *{CLIP}, 3), np.float32)
+features = [model.run(clips, {{}})[1]["features"] for model in (ours, whole)]
+heads = [np.asarray(model.head(feature)) for model, feature in zip((ours, whole), features)]
+assert np.ptp(heads[0]) > 1e-3 and np.array_equal(*heads)
+assert all(np.array_equal(a, b) for a, b in zip(classifier, ours.classifier.get_weights()))
+"""
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "STUDY_HOME": str(folder.parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("content", ["noise", "no checkpoint"])
+def test_an_archive_that_is_none_or_holds_no_checkpoint_is_one_clear_error(folder, content):
+    archive = folder / "movinet_a0_base.tar.gz"
+    (folder / "readme").write_text("hello")
+    if content == "noise":
+        archive.write_bytes(b"noise")
+    else:
+        with tarfile.open(archive, "w:gz") as file:
+            file.add(folder / "readme", "readme")
+    said = {"noise": "not a readable archive", "no checkpoint": "holds no TensorFlow checkpoint"}[content]
+    with pytest.raises(StudyError, match=said):
+        load_pretrained(build("movinet-a0", 5, CLIP), "movinet-a0", "movinet-a0-base")
+
+
+# ---- the file for phones -------------------------------------------------------------------------------
+
+
+def test_the_file_for_phones_names_every_convolution_and_residual_scale(phone_file):
+    layers, scales = read_tflite(phone_file)
+    assert len(layers) == 64
+    assert len(scales) == 15
+    assert all(-3 < scale < 3 and scale != 0 for scale in scales.values())
+    stem = layers["movinet_classifier/movinet/stem/stem/conv2d"]
+    assert stem.kernel.shape == (8, 3, 3, 3)
+    assert 1 < np.abs(stem.kernel).max() < 100
+
+
+def test_the_dequantised_model_calls_a_real_clip_by_its_name(phone_model, official_weights):
+    labels = (official_weights / "kinetics600_label_map.txt").read_text().splitlines()
+    clip = read_clip(official_weights / "carving_ice.mp4", frames=8, size=172)[None] / np.float32(255)
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(phone_model(clip)))[0]
+    assert labels[probabilities.argmax()] == "carving ice"
+    assert probabilities.max() > 0.9
+
+
+def test_logits_follow_those_of_the_file_itself(phone_model, phone_file, official_weights):
+    from ai_edge_litert.interpreter import Interpreter
+
+    clip = read_clip(official_weights / "carving_ice.mp4", frames=8, size=172)[None] / np.float32(255)
+    runner = Interpreter(str(phone_file)).get_signature_runner()
+    state = {name: np.zeros(d["shape"], d["dtype"]) for name, d in runner.get_input_details().items()}
+    for frame in range(clip.shape[1]):
+        state = runner(**state | {"image": clip[:, frame : frame + 1]})
+        logits = state.pop("logits")
+    ours = keras.ops.convert_to_numpy(phone_model(clip))
+    assert np.corrcoef(logits.ravel(), ours.ravel())[0, 1] > 0.95
+    assert logits.argmax() == ours.argmax()
+
+
+def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phone_file):
+    model = build("movinet-a1", 600, CLIP, mobile=True)
+    before = arrays(model)
+    with pytest.raises(StudyError, match=r"only in the model: .*block4_layer6") as error:
+        load_mobile_tflite(model, phone_file)
+    assert "has another shape" in str(error.value)
+    assert all(np.array_equal(a, b) for a, b in zip(before, arrays(model), strict=True))
+
+
+def test_a_file_that_is_no_tflite_model_is_one_clear_error(tmp_path):
+    (tmp_path / "noise.tflite").write_bytes(b"noise" * 10)
+    with pytest.raises(StudyError, match=r"noise\.tflite: not a readable model of TensorFlow Lite"):
+        read_tflite(tmp_path / "noise.tflite")
+
+
+def test_kernels_of_tflite_are_turned_outputs_last():
+    kernel = np.arange(2 * 3 * 3 * 5.0).reshape(2, 3, 3, 5)
+    turned = to_own_layout(kernel, np.zeros((3, 3, 5, 2)))
+    assert turned[0, 1, 2, 1] == kernel[1, 0, 1, 2]
+    depthwise = to_own_layout(np.arange(12.0).reshape(1, 3, 1, 4), np.zeros((3, 1, 4, 1)))
+    assert depthwise[2, 0, 1, 0] == 9
+    assert to_own_layout(kernel, np.zeros((3, 3, 5, 4))) is None
+
+
+def test_fixed_normalisation_keeps_its_statistics_and_trains_scale_and_shift():
+    model = build("movinet-a0", 3, CLIP, mobile=True, fix_norm=True)
+    norm = model.stem.norm
+    before = [keras.ops.convert_to_numpy(value).copy() for value in (norm.moving_mean, norm.moving_variance, norm.beta)]
+    clips = np.random.default_rng(0).random((4, *CLIP, 3), np.float32)
+    model.compile(keras.optimizers.SGD(1.0), keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.fit(clips, np.eye(3)[[0, 1, 2, 0]], epochs=2, verbose=0)
+    mean, variance, beta = (keras.ops.convert_to_numpy(v) for v in (norm.moving_mean, norm.moving_variance, norm.beta))
+    np.testing.assert_array_equal(mean, before[0])
+    np.testing.assert_array_equal(variance, before[1])
+    assert np.abs(beta - before[2]).max() > 0

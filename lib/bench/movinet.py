@@ -51,8 +51,7 @@ def main(name: str = "movinet", rounds: int = 7, batch: int = 4, frames: int = 2
         used |= {f"{package} (peer)": number for package, number in facts["peer"]["versions"].items()}
     what = {f"training step, {batch} clips": (steps, problem or said(facts)), "one clip": (clips, problem)}
     rows = [
-        compare(label, taken["ours"], taken.get("peer", []), TARGET, note=note)
-        for label, (taken, note) in what.items()
+        compare(label, taken["ours"], taken.get("peer", []), TARGET, note=note) for label, (taken, note) in what.items()
     ]
     return write(name, __doc__, rows, used, where)
 

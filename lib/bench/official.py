@@ -95,13 +95,16 @@ def works(model: Any, tf: Any, data: tuple[np.ndarray, np.ndarray], used: dict[s
 
 def moving(model: Any) -> list[np.ndarray]:
     """The running means and variances of a model's normalisations."""
-    return [np.array(value) for value in model.non_trainable_variables if "moving" in getattr(value, "path", value.name)]
+    return [
+        np.array(value) for value in model.non_trainable_variables if "moving" in getattr(value, "path", value.name)
+    ]
 
 
 def trained(model: Any, before: Sequence[np.ndarray]) -> dict[str, int]:
-    """Count what training has reached: variables whose squared gradient RMSprop has seen to be above 0, and statistics
-    that differ from those `before`.
-    """  # noqa: D205
+    """Count what training has reached: variables that have had a gradient, statistics that are not as `before`.
+
+    RMSprop keeps a mean of each gradient's square.
+    """
     seen = [bool(np.any(np.array(value) > 0)) for value in model.optimizer._velocities]
     moved = [not np.array_equal(old, new) for old, new in zip(before, moving(model), strict=True)]
     counts = {"variables": len(model.trainable_variables), "with_gradient": sum(seen)}

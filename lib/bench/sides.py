@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,14 +28,20 @@ class Side:
     """A process in which the function at `place` ("lib.bench.clips:ours") has made its work ready."""
 
     def __init__(
-        self, place: str, *, threads: int = 1, python: Path | str = sys.executable, backend: str = "torch", **options: Any
+        self,
+        place: str,
+        *,
+        threads: int = 1,
+        python: Path | str = sys.executable,
+        backend: str = "torch",
+        **options: Any,
     ) -> None:
         """Start it with `threads` threads in every library, on `backend` where it uses keras.
 
         options: of the function, as JSON can hold them. Raises RuntimeError with its last words when it fails.
         """
         self.place = place
-        self.messages = tempfile.TemporaryFile("w+", errors="replace")
+        self.messages = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115, closed in __exit__
         self.process = subprocess.Popen(
             [python, "-m", "lib.bench.sides", place, json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -102,10 +109,16 @@ def serve(place: str, options: str) -> None:
     works = getattr(import_module(module), function)(**json.loads(options))
     print("{}", file=answers)
     for line in sys.stdin:
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), processor_seconds()
         value = works[line.strip()]()
-        taken = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+        taken = {"seconds": time.perf_counter() - start, "cpu": processor_seconds() - cpu}
         print(json.dumps({**taken, "value": value}), file=answers)
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of its workers that have ended."""
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + workers.ru_utime + workers.ru_stime
 
 
 if __name__ == "__main__":

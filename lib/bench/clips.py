@@ -1,9 +1,9 @@
 """Clips: batches from the clip store against OpenCV on the original videos
 
-Ours: batches of 20 frames × 224² from the clip store, unvaried, and as training has them: cropped, turned, mirrored and
-recoloured at random. Peer: what the published code does, which varies nothing: cv2.VideoCapture, from a random start
-frame the next 20 frames, each scaled to fit 224², padded with black, BGR to RGB, divided by 255. (Frames further apart
-would cost it more.) Both give float32 in [0, 1]; one thread each; the files are in memory.
+Ours: batches of 20 frames × 224² from the clip store, unvaried, and as the recipe `s3d` trains on them: cropped,
+turned, mirrored and recoloured at random. Peer: what the published code does, which varies nothing: cv2.VideoCapture,
+from a random start frame the next 20 frames, each scaled to fit 224², padded with black, BGR to RGB, divided by 255.
+(Frames further apart would cost it more.) Both give float32 in [0, 1]; one thread each; the files are in memory.
 
 A dozen made-up videos of lib.data.sample: as the sample draws them, 256², and enlarged to the sizes that WLASL's have
 (of the real clips at hand a quarter has up to 320 × 240, 42 % up to 740 × 480, 31 % 1280 × 720 or 1920 × 1080), with
@@ -34,7 +34,7 @@ WLASL += [(1920, 1080), (288, 192), (656, 370), (1280, 720), (640, 480), (320, 2
 NOISE = 6  # standard deviation of each pixel, of 255
 ROOM = 64  # pixels by which the field of noise is larger than a picture
 PASSES = 2  # over the videos in a round
-VARIED = {"jitter": 1.0, "crop": 0.2, "rotation": 5.0, "flip": 0.5, "brightness": 0.1, "contrast": 0.1}
+RECIPE = "s3d"  # whose variations are used
 
 
 def main(name: str = "clips", rounds: int = 5, clips: int = CLIPS) -> Path:
@@ -93,13 +93,13 @@ def film(pictures: Iterable[np.ndarray], noise: float) -> Iterator[np.ndarray]:
 
 def ours(folder: str, vary: bool = True) -> dict[str, Callable[[], None]]:
     """Our side: the clips are stored first, unless they are, which is no part of what is timed."""
-    from lib.data.clip_augment import ClipAugment
     from lib.data.clips import ClipBatches
+    from lib.recipes import read_config
 
     cv2.setNumThreads(1)
     paths = store(Path(folder)) * PASSES
     labels = np.arange(len(paths)) % CLASSES
-    how = ClipAugment(**VARIED) if vary else None
+    how = read_config(RECIPE).augment if vary else None
     batches = ClipBatches(paths, labels, CLASSES, BATCH, frames=FRAMES, size=SIDE, vary=how, threads=1)
 
     def read() -> None:

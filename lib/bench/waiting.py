@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.bench.clips import CLASSES, CLIPS, DRAWN, VARIED, make_videos, store
+from lib.bench.clips import CLASSES, CLIPS, DRAWN, make_videos, store
 from lib.bench.report import machine, ratio, versions, write
 from lib.bench.sides import Side
 
@@ -41,19 +41,19 @@ def ours(folder: str, steps: int, batch: int, size: int) -> dict[str, Callable[[
     """The side: `epoch` trains one, as lib.training.fit does, and returns the seconds spent waiting."""
     import keras
 
-    from lib.data.clip_augment import ClipAugment
     from lib.models import build
-    from lib.training import Recipe, feed, make_optimizer, prepare
+    from lib.recipes import read_config
+    from lib.training import feed, make_optimizer, prepare
 
-    recipe = Recipe(optimizer="rmsprop", learning_rate=0.01, momentum=0.9, epsilon=1.0, clip_norm=1.0)
-    prepare(recipe, seed=0)
-    model = build("movinet-a0", CLASSES, (20, size, size), stream=True)
+    config = read_config("movinet-a0")
+    prepare(config.train, seed=0)
+    model = build("movinet-a0", CLASSES, (config.frames, size, size), **config.options)
     model.compile(
-        make_optimizer(recipe, 1000), keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False
+        make_optimizer(config.train, 1000), keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False
     )
     paths = np.resize(store(Path(folder)), steps * batch)
     labels = np.arange(len(paths)) % CLASSES
-    batches = timed_batches()(paths, labels, CLASSES, batch, size=size, vary=ClipAugment(**VARIED))
+    batches = timed_batches()(paths, labels, CLASSES, batch, size=size, vary=config.augment)
 
     def epoch() -> float:
         batches.set_epoch(batches.epoch + 1)

@@ -38,8 +38,8 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 	--to notebook --execute --inplace --ExecutePreprocessor.record_timing=False "$$notebook"; done; \
 	$(PYTHON) workflow/run_notebook.py --tidy $(NOTEBOOKS)
 
-bench: .venv/.done  ## the benchmarks, as ratios against peers
-	@$(PYTHON) -m lib.bench
+bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
+	@$(PYTHON) -m lib.bench $(PART)
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
 	@$(PYTHON) -m lib.data.download "$(DATA)" "$(SUBSET)" "$(ACCEPT)"

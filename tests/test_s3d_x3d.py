@@ -1,5 +1,7 @@
 """S3D and X3D in keras: equal to the published torch networks, loadable from state dicts, trainable, freezable."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -332,3 +334,28 @@ def test_gradients_in_bfloat16_are_finite_and_no_larger_than_in_float32_where_tw
     full, half = gradients
     assert np.isfinite(half).all()
     assert (half < 10 * full + 1).all()
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), 1), ((3, 3, 3), 2), ((5, 1, 1), 1)])
+def test_quick_depthwise_convolution_is_torchs_with_the_same_gradients(kernel, stride):
+    padding = tuple(size // 2 for size in kernel)
+    plain = torch.nn.Conv3d(6, 6, kernel, (1, stride, stride), padding, groups=6, bias=False)
+    quick = copy.deepcopy(plain)
+    quick.__class__ = x3d_module.depthwise_class()
+    clips = torch.randn(2, 6, 5, 8, 9)
+    results = []
+    for layer in (plain, quick):
+        x = clips.clone().requires_grad_()
+        y = layer(x)
+        y.square().sum().backward()
+        results.append((y, x.grad, layer.weight.grad))
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_quick_depthwise_convolution_predicts_as_torchs_does_to_the_bit():
+    quick = torch.nn.Conv3d(6, 6, 3, padding=1, groups=6, bias=False).eval()
+    clips = torch.randn(2, 6, 5, 8, 9)
+    expected = quick(clips)
+    quick.__class__ = x3d_module.depthwise_class()
+    assert torch.equal(quick(clips), expected)

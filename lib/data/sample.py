@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,11 +226,11 @@ def write_clip(root: Path, clip: Clip, seed: int) -> None:
         path.write_text(json.dumps({"version": 1.3, "people": people}))
 
 
-def encode(path: Path, pictures: object, fps: int) -> None:
-    """Write uint8 RGB pictures as H.264, the same bytes for the same pictures."""
+def encode(path: Path, pictures: Iterable[np.ndarray], fps: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
+    """Write uint8 RGB pictures of `size` (width, height) as H.264, the same bytes for the same pictures."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "veryfast", "threads": "1"})
-        stream.width = stream.height = SIZE
+        stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

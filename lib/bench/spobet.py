@@ -1,6 +1,4 @@
-"""The benchmark: one training epoch of SPOBET as published, against ours, on the same clips in the same process.
-
-    python -m lib.bench [clips] [rounds]
+"""SPOBET: a training epoch, ours against the published network and batches
 
 As published (github.com/Kojk-AI/spobet): every clip padded to 250 frames, padding not masked, float32, 128 clips a
 batch. Ours: the recipe `spobet`: frames without joints trimmed at both ends, clips of like length in a batch, padding
@@ -12,46 +10,59 @@ median 65, of which joints are seen over about 60 %: median 39 after trimming.
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 from keras import layers
 
+from lib.bench.report import compare, machine, versions, write
+from lib.bench.sides import Side, alternate
 from lib.data.augment import augment
 from lib.data.batches import PoseBatches, trim
 from lib.data.layouts import LAYOUTS
-from lib.files import replacing
 from lib.models import build
 from lib.recipes import read_config
-from lib.study import home
 from lib.training import make_optimizer, prepare
 
 CLIPS, CLASSES, PUBLISHED_FRAMES = 748, 100, 250
 LAYOUT = LAYOUTS["hands-42"]
 
 
-def main(clips: int = CLIPS, rounds: int = 3) -> pd.DataFrame:
-    """Time both, alternating, after one epoch of warming up; print and write reports/bench/spobet.csv and .md."""
-    poses, labels = make_clips(clips)
-    trained = {"as published": published(poses, labels), "ours": ours(poses, labels)}
-    seconds = {name: [] for name in trained}
-    for turn in range(rounds + 1):
-        for name, (model, data) in trained.items():
-            start = time.perf_counter()
-            model.fit(data, epochs=1, verbose=0)
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    table = pd.DataFrame({"seconds per epoch": {name: np.median(times) for name, times in seconds.items()}})
-    table["times faster"] = table["seconds per epoch"]["as published"] / table["seconds per epoch"]
-    table["clips"], table["cores"] = clips, os.cpu_count()
-    write(table)
-    return table
+def main(name: str = "spobet", rounds: int = 3, clips: int = CLIPS) -> Path:
+    """Time both, alternating, after one epoch of warming up, with all cores; write the report."""
+    where = machine()
+    sides = ("ours", "published")
+    with ExitStack() as stack:
+        started = {
+            side: stack.enter_context(Side(f"lib.bench.spobet:{side}_epoch", threads=where["cores"], clips=clips))
+            for side in sides
+        }
+        taken = alternate(started, "epoch", rounds)
+    label = f"training epoch, {clips} clips"
+    row = compare(label, taken["ours"], taken["published"], threads=where["cores"])
+    return write(name, __doc__, [row], versions("torch", "keras"), where)
+
+
+def ours_epoch(clips: int) -> dict[str, Callable[[], None]]:
+    """Our side."""
+    return epochs(*ours(*make_clips(clips)))
+
+
+def published_epoch(clips: int) -> dict[str, Callable[[], None]]:
+    """The peer's side."""
+    return epochs(*published(*make_clips(clips)))
+
+
+def epochs(model: keras.Model, data: PoseBatches) -> dict[str, Callable[[], None]]:
+    """The work of a side."""
+
+    def epoch() -> None:
+        model.fit(data, epochs=1, verbose=0)
+
+    return {"epoch": epoch}
 
 
 def make_clips(count: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -102,18 +113,3 @@ def compiled(model: keras.Model, steps: int) -> keras.Model:
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(make_optimizer(read_config("spobet").train, 10 * steps), loss)
     return model
-
-
-def write(table: pd.DataFrame) -> None:
-    """Print the table and keep it under reports/bench/."""
-    text = table.to_markdown(floatfmt=("", ".2f", ".2f", ".0f", ".0f"))
-    print(text)
-    folder = home() / "reports" / "bench"
-    with replacing(folder / "spobet.csv") as path:
-        table.to_csv(path, index_label="training")
-    with replacing(folder / "spobet.md") as path:
-        path.write_text(f"# SPOBET: seconds per training epoch\n\n{__doc__.split(chr(10) * 2, 2)[2]}\n{text}\n")
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

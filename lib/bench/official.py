@@ -1,0 +1,111 @@
+"""The official MoViNet (PyPI tf-models-official) as the peer: its environment, and its side, which runs in there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PINNED = "tf-models-official==2.20.0"
+REPOSITORY = Path(__file__).parents[2]
+CLASSES = 100
+# The published training of WLASL (RMSprop); the norm of all gradients together is clipped, on both sides.
+RATE, MOMENTUM, EPSILON, CLIP_NORM = 0.01, 0.9, 1.0, 1.0
+
+
+class NotInstalledError(Exception):
+    """Why the official package could not be installed."""
+
+
+def install(folder: Path) -> Path:
+    """Make the environment at `folder`, if it is not there. Returns its Python.
+
+    It has TensorFlow and Keras of its own, which the study's environment can't hold beside its own.
+    Raises NotInstalledError, for example without uv or network.
+    """
+    python, done = folder / "bin" / "python", folder / ".done"
+    if done.exists() and done.read_text() == PINNED:
+        return python
+    uv = shutil.which("uv") or REPOSITORY / ".uv" / "bin" / "uv"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for command in (
+            ["venv", "--quiet", "--allow-existing", "--python", sys.executable, folder],
+            ["pip", "install", "--quiet", "--python", python, PINNED],
+        ):
+            subprocess.run([uv, *command], check=True, capture_output=True, text=True)
+    except OSError as error:
+        raise NotInstalledError(f"uv: {error.strerror}") from error
+    except subprocess.CalledProcessError as error:
+        raise NotInstalledError(" ".join(error.stderr.split())[:200]) from error
+    done.write_text(PINNED)
+    return python
+
+
+def official(batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:
+    """The side of MoViNet-a0 stream as the published study builds it, on TensorFlow with Keras 2."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    import tf_keras
+    from official.projects.movinet.modeling import movinet, movinet_model
+
+    backbone = movinet.Movinet(
+        model_id="a0",
+        causal=True,
+        conv_type="2plus1d",
+        se_type="2plus3d",
+        activation="hard_swish",
+        gating_activation="hard_sigmoid",
+        use_positional_encoding=False,
+    )
+    model = movinet_model.MovinetClassifier(backbone, num_classes=CLASSES)
+    model.build([None, frames, size, size, 3])
+    model.compile(
+        tf_keras.optimizers.RMSprop(RATE, momentum=MOMENTUM, epsilon=EPSILON, global_clipnorm=CLIP_NORM),
+        tf_keras.losses.CategoricalCrossentropy(from_logits=True),
+    )
+    packages = ("tf-models-official", "tensorflow", "tf-keras")
+    return works(model, tf, random_batch(batch, frames, size), {name: version(name) for name in packages})
+
+
+def random_batch(batch: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random clips float32 (batch, frames, size, size, 3) in [0, 1] and one-hot labels; the time is that of any."""
+    clips = np.random.default_rng(0).random((batch, frames, size, size, 3), np.float32)
+    return clips, np.eye(CLASSES, dtype=np.float32)[:batch]
+
+
+def works(model: Any, tf: Any, data: tuple[np.ndarray, np.ndarray], used: dict[str, str]) -> dict[str, Callable]:
+    """Work of a compiled keras model, of Keras 2 or 3: `step`, `clip`, and `facts` about what the steps have done."""
+    first = tf.constant(data[0][:1])
+    infer = tf.function(lambda clip: model(clip, training=False))
+    statistics = moving(model)
+    return {
+        "step": lambda: float(model.train_on_batch(*data)),
+        "clip": lambda: float(infer(first)[0, 0]),
+        "facts": lambda: {**trained(model, statistics), "versions": used},
+    }
+
+
+def moving(model: Any) -> list[np.ndarray]:
+    """The running means and variances of a model's normalisations."""
+    return [
+        np.array(value) for value in model.non_trainable_variables if "moving" in getattr(value, "path", value.name)
+    ]
+
+
+def trained(model: Any, before: Sequence[np.ndarray]) -> dict[str, int]:
+    """Count what training has reached: variables that have had a gradient, statistics that are not as `before`.
+
+    RMSprop keeps a mean of each gradient's square.
+    """
+    seen = [bool(np.any(np.array(value) > 0)) for value in model.optimizer._velocities]
+    moved = [not np.array_equal(old, new) for old, new in zip(before, moving(model), strict=True)]
+    counts = {"variables": len(model.trainable_variables), "with_gradient": sum(seen)}
+    return {**counts, "statistics": len(moved), "moved": sum(moved), "parameters": model.count_params()}

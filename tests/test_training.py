@@ -150,7 +150,18 @@ def test_adamw_without_decay_is_adam_and_decay_with_another_optimiser_is_refused
 
 
 def test_no_field_of_the_recipe_is_left_untested():
-    assert CHANGES.keys() | {"early_stopping"} == Recipe.model_fields.keys()
+    assert CHANGES.keys() | {"early_stopping", "momentum", "epsilon"} == Recipe.model_fields.keys()
+
+
+@pytest.mark.parametrize(("field", "value"), [("momentum", 0.9), ("epsilon", 1.0)])
+def test_momentum_and_epsilon_of_rmsprop_change_training_and_are_refused_elsewhere(tmp_path, field, value):
+    without, with_it = (
+        weights_of(trained(tmp_path / str(len(settings)), optimizer="rmsprop", **settings)[0])
+        for settings in ({}, {field: value})
+    )
+    assert np.abs(with_it - without).max() > 1e-5
+    with pytest.raises(ValidationError, match=f"{field} needs the optimizer rmsprop, not adamw"):
+        Recipe(**{field: value})
 
 
 def test_the_same_recipe_and_seed_give_the_same_weights(tmp_path, plain):

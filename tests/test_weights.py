@@ -180,10 +180,12 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(tmp_path):
 
 def test_the_table_has_every_pretrained_model_with_an_address_of_its_own_and_a_licence():
     movinets = {f"movinet-a{size}-{kind}" for size in range(6) for kind in ("base", "stream")}
-    assert set(WEIGHTS) == movinets | {"i3d-kinetics", "i3d-imagenet", "s3d", "x3d-xs", "x3d-s", "x3d-m", "x3d-l"}
+    others = {"i3d-kinetics", "i3d-imagenet", "s3d", "x3d-xs", "x3d-s", "x3d-m", "x3d-l"}
+    assert set(WEIGHTS) == movinets | others | {"movinet-a0-stream-k600-int8"}
     assert len({entry.file for entry in WEIGHTS.values()}) == len(WEIGHTS)
     for entry in WEIGHTS.values():
-        assert re.fullmatch(r"https://[a-z.]+/\S+\.(tar\.gz|h5|pth|pyth)", entry.url)
+        assert re.fullmatch(r"https://[a-z.]+/\S+", entry.url)
+        assert re.fullmatch(r"\S+\.(tar\.gz|h5|pth|pyth|tflite)", entry.file)
         assert entry.licence in {"Apache-2.0", "BSD-3-Clause"}
         assert entry.sha256 is None or re.fullmatch(r"[0-9a-f]{8,64}", entry.sha256)
 
@@ -194,6 +196,11 @@ def test_the_addresses_are_those_that_the_installed_libraries_download_from():
 
     assert WEIGHTS["s3d"].url == S3D_Weights.KINETICS400_V1.url
     assert {name: WEIGHTS[name.replace("_", "-")].url for name in checkpoint_paths} == checkpoint_paths
+
+
+def test_the_file_for_phones_has_the_stated_checksum(official_weights):
+    entry = WEIGHTS["movinet-a0-stream-k600-int8"]
+    assert hashlib.sha256((official_weights / entry.file).read_bytes()).hexdigest() == entry.sha256
 
 
 def test_the_file_of_i3d_has_the_name_of_the_parity_case(repository):

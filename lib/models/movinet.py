@@ -219,8 +219,7 @@ class ConvNorm(layers.Layer):
         """The convolution comes without bias; with `active` the configuration's activation follows."""
         super().__init__(name=name)
         self.convolution = convolution
-        self.norm = BatchNorm(momentum=config.momentum, epsilon=NORM_EPSILON)
-        self.fix_norm = config.fix_norm
+        self.norm = BatchNorm(fixed=config.fix_norm, momentum=config.momentum, epsilon=NORM_EPSILON)
         self.activation = ACTIVATIONS[config.activation] if active else keras.activations.linear
 
     def build(self, shape: Sequence[int | None]) -> None:
@@ -233,12 +232,12 @@ class ConvNorm(layers.Layer):
 
         Where the statistics are fixed they go into the kernel: a pass over the data less, a quarter of the time.
         """
-        fixed = self.fix_norm or not (training and self.norm.trainable)
+        fixed = self.norm.fixed or not (training and self.norm.trainable)
         if fixed and self.compute_dtype == "float32" and hasattr(self.convolution, "kernel"):
             scale = self.norm.gamma * ops.rsqrt(self.norm.moving_variance + self.norm.epsilon)
             shift = self.norm.beta - self.norm.moving_mean * scale
             return self.activation(convolve(self.convolution, x, before, scale) + shift)
-        return self.activation(self.norm(convolve(self.convolution, x, before), training=not fixed))
+        return self.activation(self.norm(convolve(self.convolution, x, before), training=training))
 
 
 class TimeConv(layers.Layer):

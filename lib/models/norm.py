@@ -15,15 +15,21 @@ from keras import layers, ops
 class BatchNorm(layers.BatchNormalization):
     """keras' BatchNormalization over the last axis, with the same weights and the same results, but fused.
 
-    On a backend other than torch and TensorFlow it is keras' own.
+    On a backend other than torch and TensorFlow it is keras' own. `fixed`: its statistics never change, but gamma and
+    beta train.
     """
+
+    def __init__(self, *, fixed: bool = False, **options: Any) -> None:
+        """`options` are those of keras' layer."""
+        super().__init__(**options)
+        self.fixed = fixed
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """inputs: float (batch, height, width, channels), or with frames between batch and height."""
         fused = FUSED.get(keras.backend.backend())
         if fused is None or isinstance(inputs, keras.KerasTensor):
             return super().call(inputs, training=training)
-        learn = bool(training and self.trainable)
+        learn = bool(training and self.trainable and not self.fixed)
         gamma = self.gamma if self.scale else ops.ones_like(self.beta)
         flat = ops.reshape(inputs, (-1, *inputs.shape[-3:]))
         outputs, mean, variance = fused(

@@ -60,7 +60,7 @@ def build_s3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
 
     network = s3d(num_classes=num_classes)
     set_momentum(network, config.momentum)
-    pad_two_frames(network)
+    pad_few_frames(network)
     blocks = {f"features.{index}": block for index, block in enumerate(network.features)}
     model = TorchVideoModel(
         {**blocks, "avgpool": average_pool()},
@@ -72,27 +72,25 @@ def build_s3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
     return model.ready(clip, config.freeze)
 
 
-def pad_two_frames(network: nn.Module) -> None:
-    """Have convolutions over time get two frames with the padding around them already.
+def pad_few_frames(network: nn.Module) -> None:
+    """Have convolutions over time get no more frames than their kernel is long with the padding around them already.
 
-    Of two frames, padded by itself, torch 2.14 computes a wrong gradient of such a kernel in bfloat16 on a CPU: values
-    of 1e30 and more, from memory that nobody wrote.
+    Padding these by itself, torch 2.14 computes wrong gradients on a CPU, values of 1e30 and more from memory that
+    nobody wrote: seen of 2 frames and kernels of 3 in bfloat16, and of 7 and 7 in float32.
     """
     from torch import nn
     from torch.nn import functional
 
     class TimeConv(nn.Conv3d):
         def forward(self, x: Tensor) -> Tensor:
-            if x.shape[2] != 2:
+            if x.shape[2] > self.kernel_size[0]:
                 return super().forward(x)
-            return functional.conv3d(functional.pad(x, (0, 0, 0, 0, 1, 1)), self.weight, stride=self.stride)
+            around = (0, 0, 0, 0, self.padding[0], self.padding[0])
+            return functional.conv3d(functional.pad(x, around), self.weight, stride=self.stride)
 
-    for parent in list(network.modules()):
-        for name, conv in parent.named_children():
-            if isinstance(conv, nn.Conv3d) and conv.kernel_size == (3, 1, 1):
-                safe = TimeConv(conv.in_channels, conv.out_channels, (3, 1, 1), conv.stride, (1, 0, 0), bias=False)
-                safe.weight = conv.weight
-                setattr(parent, name, safe)
+    for conv in network.modules():
+        if isinstance(conv, nn.Conv3d) and conv.kernel_size[0] > 1:
+            conv.__class__ = TimeConv
 
 
 def average_pool() -> nn.Module:

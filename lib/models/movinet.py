@@ -28,7 +28,7 @@ POSITIONS_FROM = "a3"  # from this size on, the published stream models encode t
 
 # Parameters of the official code (tf-models-official 2.20) with 600 classes, base and stream; multiply-adds of the base
 # model on one clip in 1e9, as published.
-SOURCE = "parameters: tf-models-official 2.20; multiply-adds: arXiv 2103.11511, table 1"
+SOURCE = "parameters: tf-models-official 2.20; multiply-adds: arXiv 2103.11511, to two digits"
 PUBLISHED = {
     f"movinet-{size}": {
         "parameters": base, "parameters_stream": stream, "classes": 600, "multiply_adds": cost,
@@ -37,10 +37,10 @@ PUBLISHED = {
     for size, base, stream, cost in (
         ("a0", 3_126_071, 3_765_983, 2.7),
         ("a1", 4_717_912, 6_481_560, 6.0),
-        ("a2", 5_280_922, 7_366_050, 10.3),
-        ("a3", 7_443_289, 11_043_146, 56.9),
-        ("a4", 11_422_727, 18_228_326, 105.0),
-        ("a5", 18_763_355, 31_636_734, 281.0),
+        ("a2", 5_280_922, 7_366_050, 10.0),
+        ("a3", 7_443_289, 11_043_146, 57.0),
+        ("a4", 11_422_727, 18_228_326, 110.0),
+        ("a5", 18_763_355, 31_636_734, 280.0),
     )
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from lib.net import download, locked, reason
 from lib.study import StudyError, home
 
 MOVINET = "https://storage.googleapis.com/tf_model_garden/vision/movinet"  # links of the official README
+# Not reached from where this was written; the checksum is that of the file at hand.
 MOBILE = (
     "https://tfhub.dev/google/lite-model/movinet/a0/stream/kinetics-600/classification/tflite/int8/1?lite-format=tflite"
 )

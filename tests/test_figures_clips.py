@@ -6,7 +6,7 @@ from lib.data.clips import build_clips, clip_path, read_stored
 from lib.data.sample import write_sample
 from lib.data.video import frames, sample_frames
 from lib.data.wlasl import build_index
-from lib.figures.clips import before_and_after, strips
+from lib.figures.clips import before_and_after, contact_sheet, strips
 from lib.study import load_study
 
 
@@ -37,3 +37,16 @@ def test_strips_show_every_frame_of_every_clip_under_its_name():
     figure = strips(clips, ["one", "two"])
     assert [axis.get_title() or axis.get_title(loc="left") for axis in figure.axes] == ["one", "two"]
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), np.hstack(list(clips[1])))
+
+
+def test_contact_sheet_shows_the_middle_of_every_clip_of_a_gloss(tmp_path):
+    write_sample(tmp_path / "wlasl", clips_per_gloss=8)
+    index = build_index(load_study("sample", tmp_path / "wlasl"))
+    chosen = index[(index["status"] == "present") & (index["label"] < 2)].groupby("label").head(3)
+    build_clips(chosen, tmp_path / "clips", size=64, workers=1)
+    figure = contact_sheet(chosen, tmp_path / "clips", count=2)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == sorted(chosen["gloss"].unique())
+    for axis in figure.axes:
+        ids = chosen.loc[chosen["gloss"] == axis.get_title(loc="left"), "video_id"].head(2)
+        middles = [read_stored(clip_path(tmp_path / "clips", clip), lambda n: [n // 2])[0] for clip in ids]
+        np.testing.assert_array_equal(axis.images[0].get_array(), np.hstack(middles))

@@ -50,6 +50,16 @@ def strips(clips: Sequence[np.ndarray], names: Sequence[str], title: str = "") -
     return figure
 
 
+def contact_sheet(clips: pd.DataFrame, folder: Path, count: int = 14, title: str = "") -> Figure:
+    """The middle frame of the first `count` clips of each gloss in an index, from the store, a row for each gloss."""
+    named = {str(gloss): rows["video_id"].head(count) for gloss, rows in clips.groupby("gloss")}
+    rows = [
+        np.stack([read_stored(clip_path(folder, clip), lambda n: [n // 2], THUMBNAIL)[0] for clip in ids])
+        for ids in named.values()
+    ]
+    return strips(rows, list(named), title)
+
+
 def right_and_wrong(predictions: Predictions, folder: Path, count: int = 5, frames: int = 8, title: str = "") -> Figure:
     """Strips of the first `count` clips that were named right and of the first `count` that were not, from the store.
 

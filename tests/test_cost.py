@@ -97,6 +97,8 @@ print(gflops(Sequential([layers.Dense(5)]), frames) * 1e9)
 print(*costs("movinet-a0")["ratio"])
 print(*costs("i3d")["ratio"])
 print(*costs("movinet-a0", stream=True)["ratio"])
+phone = costs("movinet-a0", mobile=True)
+print(*phone["published"], *phone["ours"])
 """
 
 
@@ -110,6 +112,8 @@ def test_tensorflow_counts_as_by_hand_and_the_networks_cost_what_is_published():
         assert parameters == 1
         assert multiply_adds == pytest.approx(1, abs=0.05)  # published to two digits
     assert counts[6][0] == 1
+    assert np.isnan(counts[7][:2]).all()  # of the form for phones nothing is published
+    assert counts[7][2] < 3_765_983  # the stream form's, less its gates
 
 
 @on_torch

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lib.models import s3d as s3d_module
 from lib.models import x3d as x3d_module
 from lib.models.cost import gflops
+from lib.models.flat import flatten_convolutions
 from lib.models.s3d import build_s3d, freeze, load_published_weights
 from lib.models.x3d import build_x3d
 from lib.study import StudyError
@@ -324,7 +325,7 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_weights_and_logits_in_float
 def test_gradients_of_convolutions_over_few_frames_are_right_whatever_is_in_memory(frames, kernel, stride, dtype):
     plain = torch.nn.Conv3d(48, 48, (kernel, 1, 1), (stride, 1, 1), (kernel // 2, 0, 0), bias=False)
     safe = copy.deepcopy(plain)
-    s3d_module.pad_few_frames(torch.nn.Sequential(safe))
+    flatten_convolutions(torch.nn.Sequential(safe))
     clips = torch.randn(2, 48, frames, 5, 5).to(memory_format=torch.channels_last_3d)
     exact = torch.nn.functional.conv3d(clips.double(), weight := plain.weight.detach().double().requires_grad_(),
                                        stride=plain.stride, padding=plain.padding)  # fmt: skip
@@ -338,6 +339,42 @@ def test_gradients_of_convolutions_over_few_frames_are_right_whatever_is_in_memo
         logits.float().square().sum().backward()
         error = (safe.weight.grad - weight.grad).abs().max() / weight.grad.abs().max()
         assert error < (0.02 if dtype == torch.bfloat16 else 1e-5)
+
+
+FLAT = [
+    torch.nn.Conv3d(6, 8, (7, 1, 1), (2, 1, 1), (3, 0, 0), bias=False),
+    torch.nn.Conv3d(6, 8, (3, 1, 1), 1, (1, 0, 0)),
+    torch.nn.Conv3d(6, 8, (1, 3, 5), (1, 2, 1), (0, 1, 2), bias=False),
+    torch.nn.Conv3d(6, 8, 1),
+    torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+    torch.nn.MaxPool3d(3, 1, 1),
+    torch.nn.MaxPool3d((3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    torch.nn.MaxPool3d(2, 2),
+]
+
+
+@pytest.mark.parametrize("layer", FLAT, ids=str)
+def test_flat_layer_is_torchs_with_the_same_gradients_and_its_own_to_predict(layer):
+    flat = copy.deepcopy(layer)
+    flatten_convolutions(torch.nn.Sequential(flat))
+    assert type(flat) is not type(layer)
+    clips = torch.randn(2, 6, 8, 9, 10).to(memory_format=torch.channels_last_3d)
+    results = []
+    for module in (layer, flat):
+        x = clips.clone().requires_grad_()
+        y = module.train()(x)
+        y.square().sum().backward()
+        results.append([y, x.grad, *(parameter.grad for parameter in module.parameters())])
+    for plain, quick in zip(*results, strict=True):
+        torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-4)
+    assert results[1][0].is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(flat.eval()(clips), layer.eval()(clips))
+
+
+def test_grouped_and_full_convolutions_stay_as_they_are():
+    network = torch.nn.Sequential(torch.nn.Conv3d(4, 4, (3, 1, 1), groups=4), torch.nn.Conv3d(4, 4, 3))
+    flatten_convolutions(network)
+    assert [type(layer) for layer in network] == [torch.nn.Conv3d] * 2
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), 1), ((3, 3, 3), 2), ((5, 1, 1), 1)])

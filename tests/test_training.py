@@ -9,10 +9,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from lib import training
 from lib.data.batches import PoseBatches
 from lib.models import build
 from lib.models.spobet import MaskedFrames
-from lib.training import KeepBest, RAdam, Recipe, Schedule, fit, make_optimizer, patience_is_over, prepare
+from lib.training import (
+    KeepBest,
+    RAdam,
+    Recipe,
+    Schedule,
+    computes_in_bfloat16,
+    fit,
+    make_optimizer,
+    patience_is_over,
+    prepare,
+)
 
 TINY = {
     "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
@@ -137,7 +148,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in CHANGES for value in CHANGES[field]])
-def test_every_field_of_the_recipe_changes_training(tmp_path, plain, field, value):
+def test_every_field_of_the_recipe_changes_training(tmp_path, plain, field, value, monkeypatch):
+    monkeypatch.setattr(training, "computes_in_bfloat16", lambda: True)
     model, _, _ = trained(tmp_path, **{field: value})
     assert np.abs(weights_of(model) - plain[0]).max() > 1e-5
 
@@ -170,7 +182,8 @@ def test_the_same_recipe_and_seed_give_the_same_weights(tmp_path, plain):
     same_history(history, plain[1])
 
 
-def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_logits_in_float32():
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_logits_in_float32(monkeypatch):
+    monkeypatch.setattr(training, "computes_in_bfloat16", lambda: True)
     prepare(Recipe(mixed_precision=True), 0)
     model = build("spobet", CLASSES, **TINY)
     assert model.encoder.embed.compute_dtype == "bfloat16"
@@ -178,6 +191,25 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_log
     assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
     prepare(Recipe(), 0)
     assert build("spobet", CLASSES, **TINY).encoder.embed.compute_dtype == "float32"
+
+
+@pytest.mark.parametrize(("gpu", "policy"), [(True, "mixed_bfloat16"), (False, "float32")])
+def test_mixed_precision_is_left_out_where_it_would_be_slow(gpu, policy, monkeypatch):
+    monkeypatch.setattr(training, "computes_in_bfloat16", lambda: False)
+    monkeypatch.setattr(training, "has_gpu", lambda: gpu)
+    prepare(Recipe(mixed_precision=True), 0)
+    assert keras.config.dtype_policy().name == policy
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("fpu sse2 avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fp asimd bf16 i8mm", True), ("avx512f", False)],
+)
+def test_a_processor_that_computes_in_bfloat16_is_known_by_its_flags(flags, fast, tmp_path):
+    info = tmp_path / "cpuinfo"
+    assert not computes_in_bfloat16(info)
+    info.write_text(f"model name\t: Some Processor\nflags\t\t: {flags}\n")
+    assert computes_in_bfloat16(info) == fast
 
 
 # ---- learning rate and optimisers ----------------------------------------------------------------------

@@ -18,14 +18,16 @@ def costs(name: str, **options: Any) -> pd.DataFrame:
 
     Both with the published number of classes on the published clip; `options` as for `build`. Two rows, parameters and
     multiply-adds, the latter without own value where they can't be counted; and the source as `attrs["source"]`.
+    Of MoViNet's form for phones (`mobile`) neither is published.
     """
     published = import_module(f"lib.models.{family(name)}").PUBLISHED[name]
     clip, stream = published["clip"], bool(options.get("stream"))
+    known = [published["parameters_stream" if stream else "parameters"], published["multiply_adds"]]
     model = build(name, published["classes"], clip=clip, **options)
     operations = gflops(model, np.zeros((1, *clip, 3), np.float32))
     table = pd.DataFrame(
         {
-            "published": [published["parameters_stream" if stream else "parameters"], published["multiply_adds"]],
+            "published": [None, None] if options.get("mobile") else known,
             "ours": [model.count_params(), None if operations is None else operations / 2],
         },
         index=["parameters", "multiply-adds, 1e9"],

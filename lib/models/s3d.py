@@ -13,6 +13,7 @@ import keras
 from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field
 
+from lib.models.flat import flatten_convolutions
 from lib.study import StudyError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def build_s3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
 
     network = s3d(num_classes=num_classes)
     set_momentum(network, config.momentum)
-    pad_few_frames(network)
+    flatten_convolutions(network)
     blocks = {f"features.{index}": block for index, block in enumerate(network.features)}
     model = TorchVideoModel(
         {**blocks, "avgpool": average_pool()},
@@ -70,27 +71,6 @@ def build_s3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
         name="s3d",
     )
     return model.ready(clip, config.freeze)
-
-
-def pad_few_frames(network: nn.Module) -> None:
-    """Have convolutions over time get no more frames than their kernel is long with the padding around them already.
-
-    Padding these by itself, torch 2.14 computes wrong gradients on a CPU, values of 1e30 and more from memory that
-    nobody wrote: seen of 2 frames and kernels of 3 in bfloat16, and of 7 and 7 in float32.
-    """
-    from torch import nn
-    from torch.nn import functional
-
-    class TimeConv(nn.Conv3d):
-        def forward(self, x: Tensor) -> Tensor:
-            if x.shape[2] > self.kernel_size[0]:
-                return super().forward(x)
-            around = (0, 0, 0, 0, self.padding[0], self.padding[0])
-            return functional.conv3d(functional.pad(x, around), self.weight, stride=self.stride)
-
-    for conv in network.modules():
-        if isinstance(conv, nn.Conv3d) and conv.kernel_size[0] > 1:
-            conv.__class__ = TimeConv
 
 
 def average_pool() -> nn.Module:

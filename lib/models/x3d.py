@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lib.models.flat import flatten_convolutions
 from lib.models.s3d import (
     TorchVideoModel,
     check_clip,
@@ -92,6 +93,7 @@ def make_network(num_classes: int, config: X3DConfig) -> nn.Module:
     network.blocks[-1].pool.pool = nn.AdaptiveAvgPool3d(1)
     set_momentum(network, config.momentum)
     quicken(network)
+    flatten_convolutions(network)
     return network
 
 

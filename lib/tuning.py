@@ -57,13 +57,14 @@ class Search:
 
     def check(self, key: str, value: Any) -> None:
         """Raise StudyError when a setting of the space is unknown, or may not have this value."""
-        config = read_config(self.spec.recipe, {**self.fixed, key: value})
-        options = config_of(config.model)
+        where = f"search {self.spec.name}, space '{self.spec.space}', {key} = {value!r}"
         try:
-            options.model_validate(config.options)
+            config = read_config(self.spec.recipe, {**self.fixed, key: value})
+            config_of(config.model).model_validate(config.options)
+        except StudyError as error:
+            raise StudyError(f"{where}: {error}") from None
         except ValidationError as error:
-            where = f"search {self.spec.name}, space '{self.spec.space}'"
-            raise StudyError(f"{where}, {key} = {value!r}: options: {explain(error, options)}") from None
+            raise StudyError(f"{where}: options: {explain(error, config_of(config.model))}") from None
 
     def open_run(self, values: dict[str, Any], folder: Path) -> Run:
         """The training of a trial: a run like any other, but that all its files lie in `folder`."""

@@ -32,7 +32,7 @@ def read_trials(search: Search) -> pd.DataFrame:
         for trial, result in search.results(tuner).items()
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=[*FACTS, *search.space, "message"])
-    table = table.astype({"val_accuracy": float, "val_loss": float})
+    table = table.astype({"val_accuracy": float, "val_loss": float, "best_epoch": "Int64"})
     by_tuner = table.groupby("tuner", sort=False)
     table.insert(len(FACTS), "spent", by_tuner["epochs"].cumsum())
     table.insert(len(FACTS) + 1, "best", by_tuner["val_accuracy"].cummax().groupby(table["tuner"]).ffill())

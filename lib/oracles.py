@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, get_args
 
 import keras_tuner
 import numpy as np
@@ -23,8 +23,10 @@ from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, Ran
 
 from lib.files import replacing
 from lib.spaces import Dimension
+from lib.study import Tuner
 
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
+TUNERS = get_args(Tuner)
 FACTOR = 3  # Hyperband keeps a third each time (Li et al. 2018, §3.6, recommend 3 or 4; Keras Tuner's default)
 
 
@@ -75,7 +77,10 @@ def make_oracle(
     trials: how many `bayesian` and `random` try; epochs: the most that `hyperband` gives a trial.
     """
     common = {"objective": OBJECTIVE, "hyperparameters": hyperparameters(dimensions)}
-    common |= {"seed": seed + 1, "max_consecutive_failed_trials": None}  # seed 0 is for Keras Tuner none at all
+    # Far from every other seed: Keras Tuner counts up from it, so that near ones would draw the same trials (and 0 is
+    # to it no seed at all).
+    own = int(np.random.SeedSequence([seed, TUNERS.index(tuner)]).generate_state(1)[0])
+    common |= {"seed": own, "max_consecutive_failed_trials": None}
     if tuner == "hyperband":
         oracle = Hyperband(max_epochs=epochs, factor=FACTOR, **common)
     elif tuner == "random":

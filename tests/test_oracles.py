@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from lib.oracles import Shelf, Worker, hyperband_cost, hyperparameters, make_oracle
+from lib.oracles import TUNERS, Shelf, Worker, hyperband_cost, hyperparameters, make_oracle
 from lib.spaces import Dimension
 
 SPACE = {
@@ -14,7 +14,6 @@ SPACE = {
     "options.freeze": Dimension(min=0, max=17),
     "train.learning_rate": Dimension(min=0.0001, max=0.01, log=True),
 }
-TUNERS = ["bayesian", "hyperband", "random"]
 EPOCHS, TRIALS = 9, 7
 
 
@@ -101,7 +100,13 @@ def test_a_search_whose_worker_was_killed_in_a_trial_goes_on_as_if_nothing_had_b
 def test_another_seed_tries_other_settings_and_seed_0_is_one(tmp_path, unbroken, tuner):
     with worker_named(tmp_path, "one") as worker:
         other = run_all(open_shelf(tmp_path / "1", tuner, seed=1), worker)
-        assert other["0" if tuner != "hyperband" else "0000"] not in unbroken[tuner].values()
+    rates = [{values["train.learning_rate"] for values in trials.values()} for trials in (other, unbroken[tuner])]
+    assert not rates[0] & rates[1]
+
+
+def test_tuners_do_not_begin_with_the_same_trial(unbroken):
+    first = [next(iter(trials.values()))["train.learning_rate"] for trials in unbroken.values()]
+    assert len(set(first)) == len(TUNERS)
 
 
 def test_a_trial_is_taken_over_only_from_a_worker_that_is_no_more(tmp_path):

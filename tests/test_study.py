@@ -111,7 +111,7 @@ def test_absent_data_root_is_named(write, tmp_path):
         ({"runs": [{"recipe": "a", "seeds": [-1]}]}, "key 'runs[0].seeds[0]'"),
         ({"runs": [{"recipe": "../a"}]}, "key 'runs[0].recipe'"),
         ({"runs": [{}]}, "key 'recipe' is missing in runs[0]"),
-        ({"searches": [{}]}, "key 'name' is missing in searches[0]"),
+        ({"searches": [{}]}, "key 'recipe' is missing in searches[0]"),
         ({"searches": [SEARCH | {"tuner": "random"}]}, "unknown key 'tuner' in searches[0] (did you mean 'tuners'?)"),
         ({"searches": [SEARCH | {"tuners": ["grid"]}]}, "key 'searches[0].tuners[0]'"),
         ({"searches": [SEARCH | {"tuners": []}]}, "key 'searches[0].tuners'"),

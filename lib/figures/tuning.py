@@ -53,7 +53,8 @@ def parallel_coordinates(trials: pd.DataFrame, space: dict[str, Dimension], titl
     ax.set_xticks(range(len(space)), [key.replace(".", ".\n", 1) for key in space])
     ax.tick_params("x", pad=18)
     ax.set_yticks([])
-    ax.set(ylim=(-0.02, 1.02), title=title)
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_title(title, pad=24)  # above the last values
     ax.grid(axis="x", color="black", linewidth=1)
     figure.colorbar(ScalarMappable(norm, COLOURS), ax=ax, label="validation top-1", format=PercentFormatter(1, 0))
     return figure

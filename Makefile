@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 STUDY ?= sample
 DATA ?=
+WORKERS ?= 1
 SUBSET ?= 100
 ACCEPT ?=
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
@@ -10,8 +11,10 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 ON_SCRATCH_SAMPLE = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; \
 	trap 'rm -rf "$$STUDY_HOME"' EXIT; $(PYTHON) workflow/run.py sample "" --cores all;
 
+export WORKERS
+
 .DEFAULT_GOAL := help
-.PHONY: help env study slurm test lab notebooks bench data-wlasl
+.PHONY: help env study tune slurm test lab notebooks bench data-wlasl
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +23,9 @@ env: .venv/.done  ## build .venv/ from requirements.lock (again only when the lo
 
 study: .venv/.done  ## run a study and write reports/<study>/: [STUDY=sample] [DATA=<root of the WLASL data>]
 	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --cores all
+
+tune: .venv/.done  ## the searches of a study alone: STUDY=<name> [DATA=<root>] [WORKERS=2 processes for each search]
+	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" tune --cores all
 
 slurm: .venv/.done  ## the same as `study`, every step a job on a SLURM cluster
 	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --workflow-profile workflow/profiles/slurm

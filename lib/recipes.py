@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib.data.augment import PoseAugment
 from lib.data.clip_augment import ClipAugment
 from lib.models import family
-from lib.study import RECIPES, StudyError, explain
+from lib.study import RECIPES, StudyError, explain, load_yaml
 from lib.training import Recipe
 
 
@@ -64,26 +64,34 @@ class ClipConfig(RunConfig):
         return self
 
 
-def read_config(recipe: str, changes: dict[str, Any] | None = None) -> PoseConfig | ClipConfig:
-    """Read workflow/recipes/<recipe>.yaml, with `changes` by dotted name ("train.epochs": 5) put in.
+def read_config(recipe: str | Path, changes: dict[str, Any] | None = None) -> PoseConfig | ClipConfig:
+    """Read workflow/recipes/<recipe>.yaml or the file given, with `changes` by dotted name ("train.epochs": 5) put in.
 
     Raises StudyError naming the key when one is unknown or has a wrong type, and when there is no such recipe.
     """
-    path = RECIPES / f"{recipe}.yaml"
-    if not path.exists():
-        there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise StudyError(f"there is no recipe '{recipe}'; workflow/recipes/ has {there}")
+    path = find_recipe(recipe)
     kind: type[RunConfig] = RunConfig
     try:
-        content = _change(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, changes or {})
+        content = changed(path, changes or {})
         kind = _kind(content)
         return kind.model_validate(content)
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise StudyError(f"{path}: {explain(error, kind)}") from None
-    except (KeyError, ValueError) as error:
+    except StudyError:
+        raise
+    except ValueError as error:
         raise StudyError(f"{path}: {error.args[0]}") from None
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """File of a recipe. Raises StudyError when there is none."""
+    path = recipe if isinstance(recipe, Path) else RECIPES / f"{recipe}.yaml"
+    if path.exists():
+        return path
+    if path.parent != RECIPES:
+        raise StudyError(f"{path} is not there yet: the search that finds it has not ended; see `make tune`")
+    there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+    raise StudyError(f"there is no recipe '{path.stem}'; workflow/recipes/ has {there}")
 
 
 def _kind(content: Any) -> type[RunConfig]:
@@ -94,14 +102,17 @@ def _kind(content: Any) -> type[RunConfig]:
     return PoseConfig if family(model) == "spobet" else ClipConfig
 
 
-def _change(content: Any, changes: dict[str, Any]) -> Any:
-    """Put `changes` by dotted name into the content of a recipe file. Raises KeyError when a name leads nowhere."""
+def changed(path: Path, changes: dict[str, Any]) -> Any:
+    """Content of a recipe file with `changes` by dotted name put in. Raises StudyError when a name leads nowhere."""
+    content = load_yaml(path) or {}
+    if not isinstance(content, dict):
+        return content  # validating will say what is wrong
     for key, value in changes.items():
         *parents, last = key.split(".")
         place = content
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise KeyError(f"cannot change '{key}': '{parent}' holds no settings")
+                raise StudyError(f"{path}: cannot change '{key}': '{parent}' holds no settings")
         place[last] = value
     return content

@@ -40,7 +40,7 @@ class Run:
         """Read the recipe and the index. Raises StudyError when one is absent or wrong."""
         spec, self.seed = study.find_run(name)
         self.study, self.name, self.recipe = study, name, spec.recipe
-        self.config = read_config(spec.recipe, spec.set)
+        self.config = read_config(study.recipe_path(spec.recipe), spec.set)
         if not isinstance(self.config, self.kind):
             raise StudyError(f"run {name} is of the model {self.config.model}, which another notebook trains")
         self.folder = study.data_dir / "runs" / name
@@ -83,14 +83,19 @@ class Run:
         """What `build` is to be told besides the name and the number of classes."""
         raise NotImplementedError
 
-    def train(self, model: keras.Model) -> pd.DataFrame:
-        """Train the model on train, keeping the weights that are best on val. Returns the history."""
-        return self.fit(model, self.config.train, "train", "history.csv")
+    def train(self, model: keras.Model, until: int | None = None) -> pd.DataFrame:
+        """Train the model on train, keeping the weights that are best on val. Returns the history.
 
-    def fit(self, model: keras.Model, recipe: Recipe, step: str, history: str) -> pd.DataFrame:
+        `until`: the epoch after which to pause, by default the recipe's last; a later call goes on from there.
+        """
+        return self.fit(model, self.config.train, "train", "history.csv", until)
+
+    def fit(
+        self, model: keras.Model, recipe: Recipe, step: str, history: str, until: int | None = None
+    ) -> pd.DataFrame:
         """One training of the run, in a folder of its own by its `step`. Returns its history and writes it so named."""
         train, val = self.batches("train", recipe, vary=True), self.batches("val", recipe, vary=False)
-        return self.save_history(fit(model, recipe, train, val, self.open_folder(step)), history)
+        return self.save_history(fit(model, recipe, train, val, self.open_folder(step), until=until), history)
 
     def open_folder(self, step: str) -> Path:
         """Open the folder of a training's checkpoints; those of another recipe or other clips are removed."""
@@ -258,18 +263,18 @@ class ClipRun(Run):
             load_pretrained(model, self.config.model, self.config.weights)
         return model
 
-    def train(self, model: keras.Model) -> pd.DataFrame:
+    def train(self, model: keras.Model, until: int | None = None) -> pd.DataFrame:
         """Train the new head with all below it frozen, where the recipe says so, then what is to train; see Run.
 
         Returns one history, the epochs of the head first.
         """
         if self.config.head is None:
             (self.report / "history-head.csv").unlink(missing_ok=True)  # of an earlier form of the recipe
-            return super().train(model)
+            return super().train(model, until)
         freeze(self.config.model, model, None)
         head = self.fit(model, self.config.head, "head", "history-head.csv")
         freeze(self.config.model, model, self.config.options.get("freeze", 0))
-        history = super().train(model)
+        history = super().train(model, until)
         return pd.concat([head, history.assign(epoch=history["epoch"] + len(head))], ignore_index=True)
 
     def show(self, split: str, count: int = 4, *, vary: bool = False) -> tuple[np.ndarray, list[str]]:

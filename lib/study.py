@@ -18,6 +18,7 @@ RECIPES = STUDIES.parent / "recipes"
 # Names become parts of file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Literal["videos", "keypoints", "hands", "clips"]
+Tuner = Literal["bayesian", "hyperband", "random"]
 
 
 class StudyError(ValueError):
@@ -28,17 +29,48 @@ class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class RunSpec(_Checked):
-    """A recipe to train: once with seed 0 and the recipe's name, or once for each of `seeds`.
-
-    `set` replaces settings of the recipe for this study, by dotted name ("train.epochs": 5); `name` is then a name of
-    its own, so that a recipe can be trained in several ways.
-    """
+class FromRecipe(_Checked):
+    """A recipe, with what `set` replaces in it for this study, by dotted name ("train.epochs": 5)."""
 
     recipe: Name
+    set: dict[str, Any] = {}
+
+    def model(self) -> str:
+        """Name of the model that the recipe trains, read without any framework.
+
+        Raises StudyError when there is no such recipe or it names no model.
+        """
+        path = RECIPES / f"{self.recipe}.yaml"
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+            raise StudyError(f"there is no recipe '{self.recipe}'; there are {there}")
+        content = load_yaml(path)
+        model = self.set.get("model") or (content.get("model") if isinstance(content, dict) else None)
+        if not isinstance(model, str):
+            raise StudyError(f"{path}: key 'model' is missing; add it")
+        return model
+
+    def family(self) -> str:
+        """Family of the model. Raises StudyError as `model` does, and for an unknown model."""
+        try:
+            return family(self.model())
+        except ValueError as error:
+            raise StudyError(f"recipe '{self.recipe}': {error}") from None
+
+    def reads_poses(self) -> bool:
+        """Whether the model reads poses; the others read clips. Raises StudyError as `family` does."""
+        return self.family() == "spobet"
+
+
+class RunSpec(FromRecipe):
+    """A recipe to train: once with seed 0 and the recipe's name, or once for each of `seeds`.
+
+    `name` is a name of its own, so that a recipe can be trained in several ways. The recipe may be one that a search
+    of the study finds.
+    """
+
     name: Name | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    set: dict[str, Any] = {}
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Name and seed of each run."""
@@ -52,28 +84,19 @@ class RunSpec(_Checked):
         """What its runs are called, but for the seed."""
         return self.name or self.recipe
 
-    def model(self) -> str:
-        """Name of the model that the recipe trains, read without any framework.
 
-        Raises StudyError when there is no such recipe or it names no model.
-        """
-        path = RECIPES / f"{self.recipe}.yaml"
-        if not path.is_file():
-            there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-            raise StudyError(f"there is no recipe '{self.recipe}'; there are {there}")
-        content = _load_yaml(path)
-        model = self.set.get("model") or (content.get("model") if isinstance(content, dict) else None)
-        if not isinstance(model, str):
-            raise StudyError(f"{path}: key 'model' is missing; add it")
-        return model
+class SearchSpec(FromRecipe):
+    """A search for the settings of a recipe; what it finds is the recipe `name`, which runs of the study may train.
 
-    def reads_poses(self) -> bool:
-        """Whether the model reads poses; the others read clips. Raises StudyError as `model` does, and for an
-        unknown model."""
-        try:
-            return family(self.model()) == "spobet"
-        except ValueError as error:
-            raise StudyError(f"recipe '{self.recipe}': {error}") from None
+    `set` becomes part of that recipe, `trial` is set while searching only: train.epochs, the longest of a trial.
+    """
+
+    name: Name
+    space: Name  # a file in workflow/spaces/
+    trial: dict[str, Any] = {}
+    tuners: Annotated[list[Tuner], Field(min_length=1)] = ["bayesian", "hyperband", "random"]
+    trials: Annotated[int, Field(ge=1)] | None = None  # of bayesian and of random; None: as hyperband costs in epochs
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class ClipStore(_Checked):
@@ -95,6 +118,7 @@ class StudyFile(_Checked):
     drop_duplicates: bool = False
     clips: ClipStore = ClipStore()
     layout: Literal["openpose-54", "hands-42"] | None = None  # of keypoints and hands
+    searches: list[SearchSpec] = []
     runs: Annotated[list[RunSpec], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -124,6 +148,15 @@ class StudyFile(_Checked):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"run '{name}' stands twice in 'runs': remove one or give it other 'seeds'")
+        return self
+
+    @model_validator(mode="after")
+    def _searches_have_names_of_their_own(self) -> Self:
+        names = [spec.name for spec in self.searches]
+        for name in names:
+            if names.count(name) > 1 or (RECIPES / f"{name}.yaml").is_file():
+                taken = "another search" if names.count(name) > 1 else "a recipe in workflow/recipes/"
+                raise ValueError(f"search '{name}' has the name of {taken}: give it another")
         return self
 
     def run_names(self) -> list[str]:
@@ -161,6 +194,28 @@ class Study(StudyFile):
     def clips_dir(self) -> Path:
         """The clip store: one file for each clip, and clips.parquet."""
         return self.data_dir / "clips"
+
+    @property
+    def recipes_dir(self) -> Path:
+        """The recipes that searches of the study have found."""
+        return self.report_dir / "recipes"
+
+    def recipe_path(self, name: str) -> Path:
+        """File of a recipe: found by a search of the study, else one of workflow/recipes/."""
+        found = name in (spec.name for spec in self.searches)
+        return (self.recipes_dir if found else RECIPES) / f"{name}.yaml"
+
+    def origin(self, spec: RunSpec) -> FromRecipe:
+        """What says which model a run trains, also before a search has found its recipe."""
+        return next((search for search in self.searches if search.name == spec.recipe), spec)
+
+    def find_search(self, name: str) -> SearchSpec:
+        """The search called `name`. Raises StudyError, with the searches, when there is none."""
+        for spec in self.searches:
+            if spec.name == name:
+                return spec
+        there = ", ".join(spec.name for spec in self.searches) or "none"
+        raise StudyError(f"study {self.name} has no search '{name}'; its searches: {there}")
 
     def find_run(self, name: str) -> tuple[RunSpec, int]:
         """Recipe and seed of the run called `name`. Raises StudyError, with the runs, when there is none."""
@@ -209,7 +264,7 @@ def _find_file(name: str) -> Path:
 
 
 def _read(path: Path) -> StudyFile:
-    content = _load_yaml(path)
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise StudyError(f"{path}: holds no keys; it needs {', '.join(StudyFile.model_fields)}")
     try:
@@ -218,7 +273,8 @@ def _read(path: Path) -> StudyFile:
         raise StudyError(f"{path}: {explain(error, StudyFile)}") from None
 
 
-def _load_yaml(path: Path) -> Any:
+def load_yaml(path: Path) -> Any:
+    """Content of a YAML file. Raises StudyError, naming it, when it is not valid."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date that does not exist

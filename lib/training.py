@@ -152,8 +152,12 @@ def fit(
     folder: Path,
     *,
     classify: bool = True,
+    until: int | None = None,
 ) -> pd.DataFrame:
     """Train a built model, going on where an interrupted training in the same folder stopped.
+
+    With `until` it pauses after so many of the recipe's epochs, without changing what the recipe says of the learning
+    rate: paused or not, the training is the same.
 
     `train` needs `set_epoch` and `seed`. With `classify` the model's logits are trained on one-hot labels, and the best
     checkpoint is the one of highest validation accuracy; without, the model adds its own loss, and the lowest
@@ -176,7 +180,7 @@ def fit(
             feed(train),
             validation_data=feed(val),
             initial_epoch=epoch,
-            epochs=recipe.epochs,
+            epochs=min(until or recipe.epochs, recipe.epochs),
             callbacks=make_callbacks(recipe, train, folder, monitor, epoch),
             verbose=0,
             shuffle=False,  # the batches know their order

@@ -12,6 +12,7 @@ import yaml
 
 import lib.recipes
 import lib.runs
+import lib.study
 from lib.data.batches import PoseBatches
 from lib.data.clips import build_clips, write_clips_table
 from lib.data.poses import PoseStore
@@ -40,6 +41,7 @@ CONTRACT = [
 def recipes(tmp_path, monkeypatch):
     """A folder of recipes that holds small.yaml; returns a function that writes another one."""
     monkeypatch.setattr(lib.recipes, "RECIPES", tmp_path)
+    monkeypatch.setattr(lib.study, "RECIPES", tmp_path)
 
     def write(name, content):
         text = content if isinstance(content, str) else yaml.safe_dump(content)

@@ -81,4 +81,4 @@ def test_no_file_names_a_package_index_or_a_host_of_one_machine(repository):
 def test_make_lists_the_commands_of_the_study(repository):
     result = subprocess.run(["make", "help"], cwd=repository, capture_output=True, text=True, check=True)
     commands = re.findall(r"make ([\w-]+)", result.stdout)
-    assert {"study", "test", "lab", "notebooks", "bench", "slurm", "data-wlasl"} <= set(commands)
+    assert {"study", "tune", "test", "lab", "notebooks", "bench", "slurm", "data-wlasl"} <= set(commands)

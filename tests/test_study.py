@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lib.study import STUDIES, RunSpec, Study, StudyError, explain, home, load_study
+from lib.study import RECIPES, STUDIES, RunSpec, Study, StudyError, explain, home, load_study
 
 VALID = {
     "title": "Ten glosses",
@@ -14,6 +14,8 @@ VALID = {
     "layout": "openpose-54",
     "runs": [{"recipe": "spobet"}, {"recipe": "spobet-plus", "seeds": [0, 2], "set": {"train.epochs": 5}}],
 }
+
+SEARCH = {"name": "tuned", "recipe": "spobet-plus", "space": "spobet-wide"}
 
 
 @pytest.fixture
@@ -109,6 +111,13 @@ def test_absent_data_root_is_named(write, tmp_path):
         ({"runs": [{"recipe": "a", "seeds": [-1]}]}, "key 'runs[0].seeds[0]'"),
         ({"runs": [{"recipe": "../a"}]}, "key 'runs[0].recipe'"),
         ({"runs": [{}]}, "key 'recipe' is missing in runs[0]"),
+        ({"searches": [{}]}, "key 'recipe' is missing in searches[0]"),
+        ({"searches": [SEARCH | {"tuner": "random"}]}, "unknown key 'tuner' in searches[0] (did you mean 'tuners'?)"),
+        ({"searches": [SEARCH | {"tuners": ["grid"]}]}, "key 'searches[0].tuners[0]'"),
+        ({"searches": [SEARCH | {"tuners": []}]}, "key 'searches[0].tuners'"),
+        ({"searches": [SEARCH | {"trials": 0}]}, "key 'searches[0].trials'"),
+        ({"searches": [SEARCH, SEARCH]}, "search 'tuned' has the name of another search"),
+        ({"searches": [SEARCH | {"name": "i3d"}]}, "search 'i3d' has the name of a recipe in workflow/recipes/"),
     ],
 )
 def test_wrong_key_or_type_is_one_line_that_names_file_and_key(write, change, message):
@@ -208,3 +217,16 @@ def test_a_recipe_trained_in_two_ways_has_two_names():
     assert list(RunSpec(**spec).runs()) == [("movinet-a0-scratch", 0)]
     with pytest.raises(ValidationError, match="pattern"):
         RunSpec(**spec, name="../elsewhere")
+
+
+def test_a_run_may_train_what_a_search_finds_and_is_of_the_model_that_is_searched(write, tmp_path):
+    runs = [{"recipe": "tuned", "seeds": [0, 1]}, {"recipe": "spobet"}]
+    study = load_study(write(VALID | {"searches": [SEARCH], "runs": runs}), "wlasl", require_data=False)
+    assert study.run_names() == ["tuned-s0", "tuned-s1", "spobet"]
+    assert [study.origin(spec).recipe for spec in study.runs] == ["spobet-plus", "spobet"]
+    assert study.origin(study.runs[0]).reads_poses()
+    assert study.recipe_path("tuned") == tmp_path / "home" / "reports" / "ten" / "recipes" / "tuned.yaml"
+    assert study.recipe_path("spobet") == RECIPES / "spobet.yaml"
+    assert study.find_search("tuned").tuners == ["bayesian", "hyperband", "random"]
+    with pytest.raises(StudyError, match="study ten has no search 'tune'; its searches: tuned"):
+        study.find_search("tune")

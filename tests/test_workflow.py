@@ -16,7 +16,7 @@ import nbformat
 import pytest
 import yaml
 
-PARAMETERS = 'study = "tiny"\ndata = ""\nrun = ""'
+PARAMETERS = 'study = "tiny"\ndata = ""\nrun = ""\nsearch = ""'
 IMPORTS = "from pathlib import Path\nfrom lib.study import StudyError, load_study\ns = load_study(study, data)"
 WRITE = "for p in {paths}:\n    p.parent.mkdir(parents=True, exist_ok=True)\n    p.write_text('made')"
 STAND_INS = {
@@ -25,6 +25,7 @@ STAND_INS = {
     "03_poses": "[s.poses_path]",
     "08_spobet": "[s.report_dir / 'runs' / run / f for f in"
     " ('metrics.json', 'predictions-val.npz', 'predictions-test.npz')]",
+    "09_tuning": "[s.recipe_path(search), s.report_dir / 'tables' / f'trials-{search}.csv']",
     "11_comparison": "[s.report_dir / 'tables/comparison.csv', s.report_dir / 'tables/comparison.md']",
 }
 STUDY = {
@@ -205,6 +206,43 @@ def test_study_goes_on_after_a_kill_without_any_cleaning_up(bench):
     assert index.stat().st_mtime_ns == before
 
 
+SEARCH = {"name": "tuned", "recipe": "spobet", "space": "any"}
+
+
+@pytest.fixture
+def tuning(bench):
+    """The bench with a study that searches, and trains what the search finds."""
+    (bench.root / "workflow" / "spaces" / "any.yaml").write_text(
+        "families: [spobet]\nspace: {options.dropout: {min: 0.1, max: 0.2}}\n"
+    )
+    bench.study(searches=[SEARCH], runs=[{"recipe": "tuned"}])
+    return bench
+
+
+def test_a_run_waits_for_the_search_that_finds_its_recipe(tuning):
+    first = tuning.make()
+    assert first.returncode == 0, first.stderr
+    report = tuning.root / "reports" / "tiny"
+    steps = ["01_dataset", "03_poses", "08_spobet-tuned", "09_tuning-tuned", "11_comparison"]
+    assert sorted(p.stem for p in (report / "notebooks").glob("*.ipynb")) == steps
+    times = [(report / path).stat().st_mtime_ns for path in ("recipes/tuned.yaml", "runs/tuned/metrics.json")]
+    assert times == sorted(times)
+    assert "Nothing to be done" in tuning.make().stderr
+    (report / "recipes" / "tuned.yaml").unlink()
+    planned = dict(re.findall(r"^(\w+) +(\d+)$", tuning.make("--dry-run").stdout, re.MULTILINE))
+    assert {"tuning", "spobet", "comparison"} <= planned.keys()
+    assert not {"dataset", "poses"} & planned.keys()
+
+
+@pytest.mark.parametrize(("workers", "jobs"), [("1", None), ("3", "3")])
+def test_tune_runs_the_searches_alone_with_as_many_workers_as_are_asked_for(tuning, monkeypatch, workers, jobs):
+    monkeypatch.setenv("WORKERS", workers)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", tuning.make("--dry-run", "tune").stdout, re.MULTILINE))
+    assert counts.get("worker") == jobs
+    assert counts["tuning"] == "1"
+    assert not {"spobet", "comparison"} & counts.keys()
+
+
 def test_step_that_is_still_running_is_not_started_twice(bench):
     lock = bench.root / "data" / "tiny" / "unfinished" / "01_dataset.lock"
     lock.parent.mkdir(parents=True)
@@ -236,6 +274,21 @@ def test_fresh_clone_with_committed_reports_runs_every_step(bench):
     ("keys", "data", "part"),
     [
         ({"spilt": "official"}, "wlasl", "unknown key 'spilt' (did you mean 'split'?)"),
+        (
+            {"searches": [SEARCH | {"space": "none"}]},
+            "wlasl",
+            "search tuned: there is no space 'none'; workflow/spaces/",
+        ),
+        (
+            {"searches": [SEARCH | {"space": "i3d-published"}]},
+            "wlasl",
+            "space 'i3d-published' is for i3d; recipe 'spobet'",
+        ),
+        (
+            {"searches": [SEARCH | {"recipe": "movinet", "space": "movinet-published"}]},
+            "wlasl",
+            "recipe 'movinet' reads videos",
+        ),
         ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; there are movinet, spobet"),
         ({"runs": [{"recipe": "movinet"}]}, "wlasl", "recipe 'movinet' reads videos or clips, the study has hands"),
         (OWN | {"subset": 3}, "a", "a: holds 2 glosses (no, yes), the study asks for 3"),

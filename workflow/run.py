@@ -12,6 +12,7 @@ from pathlib import Path
 import snakemake.cli
 
 from lib.data.wlasl import list_clips
+from lib.spaces import read_space
 from lib.study import Study, StudyError, home, load_study
 
 WORKFLOW = Path(__file__).absolute().parent
@@ -51,8 +52,11 @@ def from_home(data: str) -> str:
 
 
 def check(study: Study, *, generated: bool) -> None:
-    """Raise StudyError for a recipe, data root, annotation file or source that is absent, broken or of no use."""
-    needed = [(spec.recipe, POSES if spec.reads_poses() else VIDEOS) for spec in study.runs]
+    """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or no use."""
+    origins = [*map(study.origin, study.runs), *study.searches]
+    needed = [(spec.recipe, POSES if spec.reads_poses() else VIDEOS) for spec in origins]
+    for search in study.searches:
+        read_space(search)
     if not (study.synthetic and generated):
         check_data(study)
     for recipe, sources in needed:
@@ -83,6 +87,7 @@ def arguments(name: str, data: str) -> list[str]:
     """
     config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}"]
     config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
+    config += [f"workers={os.environ['WORKERS']}"] if os.environ.get("WORKERS") else []  # of each search; see Makefile
     return [
         *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
         *("--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),

@@ -59,3 +59,13 @@ def freeze(name: str, model: keras.Model, stages: int | None) -> None:
     Compile the model anew afterwards. Raises ValueError when there are not so many stages.
     """
     import_module(f"lib.models.{family(name)}").freeze(model, stages)
+
+
+def count_stages(name: str) -> int | None:
+    """How many stages `freeze` counts in a model; None for a family that freezes none. Raises ValueError as `family`.
+
+    Said without building the model, so that a search can check its space before any work.
+    """
+    kind, variant = family(name), name.partition("-")[2]
+    count = getattr(import_module(f"lib.models.{kind}"), "count_stages", None)
+    return count and count(variant)

@@ -96,6 +96,11 @@ def freeze(model: keras.Model, stages: int | None) -> None:
         layer.trainable = not layer.name.startswith(frozen)
 
 
+def count_stages(_variant: str) -> int:
+    """How many stages there are."""
+    return len(STAGES)
+
+
 def load_published_weights(model: keras.Model, path: Path) -> None:
     """Fill all but the head from a published `rgb_inception_i3d_…_no_top.h5` (Keras 2 HDF5).
 

@@ -66,7 +66,7 @@ class MovinetConfig(BaseModel):
     gating: Literal["sigmoid", "hard_sigmoid"] | None = None
     positions: bool | None = Field(None, description="tell the squeeze-excite the number of the frame; stream only")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the features before the classifier")
-    stochastic_depth: float = Field(0.0, ge=0, lt=1, description="share of clips that skip the last block; linear")
+    stochastic_depth: float = Field(0.0, ge=0, le=1, description="share of clips that skip the last block; linear")
     momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance that a step keeps")
     residual: float = Field(
         0.0, ge=0, description="what the residual of a bottleneck is multiplied by at first; learned"
@@ -177,6 +177,11 @@ def freeze(model: Movinet, stages: int | None) -> None:
         raise ValueError(f"{model.name} has {len(model.stages)} stages to freeze, not {stages}")
     for index, stage in enumerate(model.stages):
         stage.trainable = index >= stages
+
+
+def count_stages(size: str) -> int:
+    """How many stages a size has: stem, bottlenecks, projection."""
+    return 2 + sum(len(block.expanded) for block in SIZES[size].blocks)
 
 
 def streaming(model: Movinet, frames: int = 1) -> keras.Model:

@@ -157,6 +157,11 @@ def freeze(model: TorchVideoModel, blocks: int | None) -> None:
         block.trainable = index >= blocks
 
 
+def count_stages(_variant: str) -> int:
+    """How many blocks there are."""
+    return BLOCKS
+
+
 def load_published_weights(model: TorchVideoModel, path: Path, head: bool = False) -> None:
     """Fill a model from a state dict of torchvision or pytorchvideo (there under the key model_state).
 

@@ -53,6 +53,11 @@ class X3DConfig(BaseModel):
     freeze: int = Field(0, ge=0, le=BLOCKS, description="blocks, from the input, that do not train")
 
 
+def count_stages(_variant: str) -> int:
+    """How many blocks there are, in any size."""
+    return BLOCKS
+
+
 def build_x3d(num_classes: int, clip: tuple[int, int, int] | None = None, **options: Any) -> TorchVideoModel:
     """Make a model of clips float32 (batch, frames, height, width, 3) in [0, 1] to logits (batch, num_classes).
 

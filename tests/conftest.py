@@ -2,10 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they save
 REPOSITORY = Path(__file__).parents[1]
+settings.register_profile("study", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("study")
 
 
 @pytest.fixture(scope="session")

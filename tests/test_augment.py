@@ -203,7 +203,6 @@ def straight(frames):
     return clip
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), frames=st.integers(1, 60), warp=st.floats(0, 0.9))
 def test_warp_keeps_order_length_and_both_ends(seed, frames, warp):
     times = vary_time(straight(frames), PoseAugment(warp=warp), rng(seed))[:, 0, 0]
@@ -217,7 +216,6 @@ def test_warp_changes_the_speed_inside():
     assert np.abs(times - np.arange(41)).max() > 1
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), frames=st.integers(1, 60), crop=st.floats(0, 0.9))
 def test_crop_keeps_a_stretch_at_the_same_speed(seed, frames, crop):
     times = vary_time(straight(frames), PoseAugment(crop=crop), rng(seed))[:, 0, 0]
@@ -327,7 +325,7 @@ def test_without_another_clip_nothing_is_spliced():
 # --- Together ------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 40), missing=st.floats(0, 1))
 def test_whatever_is_drawn_the_result_is_a_clip_and_missing_stays_without_coordinates(seed, frames, missing):
     clip = clip_of(frames, missing=missing, seed=seed)

@@ -132,7 +132,7 @@ def test_clips_of_similar_length_share_a_batch():
         assert sorted(batch[0].shape[1] for batch in contents(batches)) == [16, 16, 104, 104]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12),
     batch_size=st.integers(1, 5),
@@ -165,7 +165,7 @@ def test_padding_is_to_a_multiple_of_eight_unless_said_otherwise():
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(frames=st.integers(1, 80), max_frames=st.integers(2, 40))
 def test_long_clips_are_resampled_from_the_first_to_the_last_frame_and_short_ones_stay(frames, max_frames):
     clip = clip_of(0, frames)

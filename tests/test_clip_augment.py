@@ -53,7 +53,7 @@ def test_settings_out_of_range_or_unknown_are_refused(setting):
         ClipAugment(**setting)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), size=st.integers(8, 96), frames=st.integers(1, 5))
 def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
     still = augment([scene()] * frames, size, EVERYTHING, generator(seed))
@@ -62,7 +62,7 @@ def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
     assert (still == still[0]).all()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6))
 def test_rotation_and_crop_bring_in_no_black(seed):
     bright = [np.full((SIDE, SIDE, 3), 200, np.uint8)]
@@ -70,7 +70,7 @@ def test_rotation_and_crop_bring_in_no_black(seed):
     assert (augment(bright, 48, how, generator(seed)) == 200).all()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6))
 def test_same_numbers_give_the_same_clip(seed):
     one, two = (augment(clip_of(2), 40, EVERYTHING, generator(seed)) for _ in range(2))
@@ -91,7 +91,7 @@ def test_without_flip_left_stays_left():
         assert varied[:, : SIDE // 4].mean() > varied[:, -SIDE // 4 :].mean()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 10**6), crop=st.floats(0, 0.95), size=st.integers(1, 300))
 def test_crop_stays_inside_the_image_and_keeps_at_least_the_share_asked(seed, crop, size):
     matrix = view_matrix(SIDE, size, ClipAugment(crop=crop), generator(seed))

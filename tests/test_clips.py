@@ -219,7 +219,7 @@ def test_absent_or_foreign_stored_clips_are_errors_that_name_the_file(store, tmp
             read_stored(path, every)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=60), where=st.floats(0, 1))
 def test_any_damage_of_a_stored_clip_gives_images_or_a_study_error(tmp_path_factory, content, where):
     path = tmp_path_factory.getbasetemp() / "damaged.mjpeg"

@@ -215,7 +215,7 @@ def test_listing_that_is_not_utf_8_is_named(tmp_path):
 text = st.text(string.ascii_letters + ' ,"/.;\n\t\r\0ü\ufeff', max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=st.lists(st.lists(text, max_size=5), max_size=6), head=st.sampled_from(["path,gloss", "gloss,path,split"]))
 def test_any_listing_is_a_table_or_a_one_line_error(tmp_path_factory, lines, head):
     root = tmp_path_factory.mktemp("own")
@@ -299,7 +299,7 @@ def test_clip_without_a_split_goes_where_its_signer_is_and_the_rest_into_train()
     assert made["split_from"].tolist() == ["given"] * 3 + ["signer-disjoint"] * 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     drawn=st.lists(st.tuples(name, name, name, name), min_size=1, max_size=12, unique_by=lambda row: row[0]),
     shuffle=st.integers(0, 99),

@@ -43,7 +43,7 @@ hand_slots = st.integers(1, 8).flatmap(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(drawn=hand_slots)
 def test_the_order_of_the_slots_in_any_frame_changes_nothing(drawn):
     landmarks, missing, swap = drawn
@@ -51,7 +51,7 @@ def test_the_order_of_the_slots_in_any_frame_changes_nothing(drawn):
     np.testing.assert_array_equal(order_hands(landmarks), order_hands(swapped(landmarks, swap)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(drawn=hand_slots)
 def test_missing_is_a_mask_and_never_a_coordinate(drawn):
     landmarks, missing, _ = drawn

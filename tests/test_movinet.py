@@ -42,7 +42,7 @@ SMALL = Size(stem=8, project=16, clip=CLIP, blocks=(Block(8, (16,), "15", 2), Bl
 STAGES = 5  # of the small network: stem, three bottlenecks, projection
 KINDS = ("base", "stream")
 every_kind = pytest.mark.parametrize("kind", KINDS)
-few = settings(deadline=None, max_examples=20)
+few = settings(max_examples=20)
 
 
 @pytest.fixture

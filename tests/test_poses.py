@@ -15,7 +15,7 @@ from lib.study import StudyError
 OPENPOSE, HANDS = LAYOUTS["openpose-54"], LAYOUTS["hands-42"]
 BODY_NUMBERS = [*range(8), *range(15, 19)]
 KEYS = {"pose_keypoints_2d": 25, "hand_left_keypoints_2d": 21, "hand_right_keypoints_2d": 21}
-in_one_folder = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_folder = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def person(at=(100.0, 100.0), size=50.0, seed=0):

@@ -185,7 +185,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(dimension=st.dictionaries(KEYS, VALUES, max_size=4), more=st.dictionaries(KEYS, VALUES, max_size=2))
 def test_any_file_is_a_space_whose_values_lie_in_it_or_a_one_line_error(write, dimension, more):
     write({**VALID, "space": {"options.freeze": dimension}, **more})

@@ -189,7 +189,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=st.dictionaries(KEYS, VALUES, max_size=3), text=st.none() | st.text(max_size=20))
 def test_any_file_is_a_study_or_a_one_line_error(write, change, text):
     path = write(VALID | change if text is None else text)

@@ -276,7 +276,7 @@ def test_box_lies_in_the_upright_image(tmp_path, rotation):
     assert max(image[:8].max(), image[-8:].max(), image[:, :8].max(), image[:, -8:].max()) < 80
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     box=st.tuples(*[st.integers(-50, 900)] * 4),
     width=st.integers(1, 800),
@@ -350,7 +350,7 @@ def whole_video():
     return file.getvalue()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=400), where=st.floats(0, 1))
 def test_any_damage_gives_a_clip_or_a_study_error(tmp_path_factory, content, where):
     damaged = bytearray(whole_video())
@@ -362,7 +362,7 @@ def test_any_damage_gives_a_clip_or_a_study_error(tmp_path_factory, content, whe
         assert read_clip(path, frames=4, size=16).shape == (4, 16, 16, 3)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(start=st.integers(0, 10**6), length=st.integers(1, 10**6), count=st.integers(1, 300), seed=st.integers(0, 99))
 def test_sampled_frames_are_sorted_inside_the_segment_and_one_of_each_span(start, length, count, seed):
     for jitter in (None, np.random.default_rng(seed)):

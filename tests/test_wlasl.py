@@ -91,7 +91,7 @@ clip_fields = st.tuples(
 )
 
 
-@settings(max_examples=30, deadline=None)  # writes and reads files, whose time varies
+@settings(max_examples=30)  # writes and reads files, whose time varies
 @given(fields=st.lists(clip_fields, min_size=1, max_size=12), order=st.randoms())
 def test_rich_and_nslt_made_from_the_same_records_give_the_same_table(tmp_path_factory, fields, order):
     names = ("book", "all", "no", "none")

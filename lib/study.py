@@ -96,6 +96,8 @@ class StudyFile(_Checked):
     clips: ClipStore = ClipStore()
     layout: Literal["openpose-54", "hands-42"] | None = None  # of keypoints and hands
     runs: Annotated[list[RunSpec], Field(min_length=1)]
+    exports: Literal["all"] | list[Name] = []  # runs that are exported to files (notebook 10)
+    release: list[Name] = []  # of these, the runs whose files are committed, in reports/<study>/models/
 
     @model_validator(mode="after")
     def _videos_come_first(self) -> Self:
@@ -125,6 +127,23 @@ class StudyFile(_Checked):
             if names.count(name) > 1:
                 raise ValueError(f"run '{name}' stands twice in 'runs': remove one or give it other 'seeds'")
         return self
+
+    @model_validator(mode="after")
+    def _exported_runs_exist(self) -> Self:
+        for key, names, known in (
+            ("exports", self.exported_runs(), self.run_names()),
+            ("release", self.release, self.exported_runs()),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                what = "run" if key == "exports" else "exported run"
+                raise ValueError(f"key '{key}': there is no {what} '{unknown[0]}'; there are: {', '.join(known)}")
+        if self.release and "clips" in self.sources:
+            raise ValueError("key 'release': what was trained on one's own clips is never released; remove it")
+        return self
+
+    def exported_runs(self) -> list[str]:
+        """Names of the runs that are exported."""
+        return self.run_names() if self.exports == "all" else list(self.exports)
 
     def run_names(self) -> list[str]:
         """Names of all runs in the order of the file: "<recipe>", or "<recipe>-s<seed>" for each seed."""

@@ -104,6 +104,12 @@ def prepare(recipe: Recipe, seed: int) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
 
 
+def compute_in_float32(model: keras.Model) -> None:
+    """Have a model compute in float32 from now on, whatever precision it was built for; its weights are float32."""
+    for layer in model._flatten_layers():  # keras knows no public way to all layers within layers
+        layer.dtype_policy = "float32"
+
+
 def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     """Make the recipe's optimiser for a training of `steps` batches."""
     common = {

@@ -75,7 +75,7 @@ def main(path, video, *box):
     model = Model(path)
     asked = next(iter(model.description["input"].values()))
     frames = crop(read_video(video), [float(side) for side in box], asked["margin"])
-    count = model.description["frames"]
+    count = model.description["frames"]  # of a clip
     middles = ((np.arange(count) + 0.5) * len(frames) / count).astype(int)
     logits = model.logits(shrink(frames[middles], asked["shape"][2]))
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()

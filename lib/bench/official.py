@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -73,6 +74,28 @@ def official(batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]
     )
     packages = ("tf-models-official", "tensorflow", "tf-keras")
     return works(model, tf, random_batch(batch, frames, size), {name: version(name) for name in packages})
+
+
+def stream_file(path: str, size: int) -> dict[str, Callable[[], Any]]:
+    """Write A0-Stream for one frame as the official code exports it, converted by its TensorFlow."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    from official.projects.movinet.tools.export_saved_model import build_and_export_saved_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_and_export_saved_model(
+            export_path=folder,
+            model_id="a0",
+            causal=True,
+            conv_type="2plus1d",
+            se_type="2plus3d",
+            activation="hard_swish",
+            gating_activation="hard_sigmoid",
+            input_shape=(1, 1, size, size, 3),
+            bundle_input_init_states_fn=False,
+        )
+        Path(path).write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    return {}
 
 
 def random_batch(batch: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:

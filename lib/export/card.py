@@ -55,6 +55,7 @@ def describe(run: Run, title: str, precision: str) -> dict[str, Any]:
         "model": run.config.model,
         "format": title,
         "precision": precision,
+        "frames": inputs["clip"]["shape"][1],  # of a whole clip
         "input": inputs,
         "output": {"logits": "float32 (1, labels); their softmax are probabilities, in the order of the labels"},
         "licence": licence(run.study),

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from lib.export.flatten import flattened
+from lib.export.stream import IMAGE, LOGITS
 from lib.models.movinet import Movinet
 
-CLIP, IMAGE, LOGITS = "clip", "image", "logits"
+CLIP = "clip"
 
 Example = dict[str, torch.Tensor]
 
@@ -65,11 +66,15 @@ def streaming(model: Movinet) -> tuple[nn.Module, Example]:
 
 def prepare(network: nn.Module, example: Example) -> tuple[nn.Module, Example]:
     """Record the network with an open number of clips, and flatten it."""
-    batch = torch.export.Dim("clips", min=1, max=4096)
-    shapes = {"inputs": {name: {0: batch} for name in example}}
+    return flattened(record(network.eval(), example)), example
+
+
+def record(network: nn.Module, example: Example) -> torch.export.ExportedProgram:
+    """Record what a network does, with an open number of clips; `example` has two."""
+    clips = torch.export.Dim("clips", min=1, max=4096)
     with torch.no_grad():
-        program = torch.export.export(network.eval(), (), example, dynamic_shapes=shapes, strict=False)
-    return flattened(program), example
+        shapes = {"inputs": {name: {0: clips} for name in example}}
+        return torch.export.export(network, (), example, dynamic_shapes=shapes, strict=False)
 
 
 def of_one(example: Example) -> Example:

@@ -6,17 +6,20 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lib.export.tflite import Inputs, first_line
 from lib.study import StudyError
+
+if TYPE_CHECKING:
+    import torch
 
 OPSET = 23  # the newest that torch 2.14 writes and onnxruntime 1.31 runs in full
 PRECISIONS = ("float32", "float16", "int8")
@@ -29,16 +32,15 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
 
     The first axis of every input, the clips, is left open. Raises StudyError when an operation has no counterpart.
     """
-    batch = torch.export.Dim("clips", min=1, max=4096)
-    outputs = list(network(**example))
+    import torch
+
+    from lib.export.network import record
+
     try:
         program = torch.onnx.export(
-            network,
-            (),
-            kwargs=example,
+            record(network, example),
             input_names=list(example),
-            output_names=outputs,
-            dynamic_shapes={"inputs": {name: {0: batch} for name in example}},
+            output_names=list(network(**example)),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -48,13 +50,11 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
     return program.model_proto.SerializeToString()
 
 
-def quantise(
-    content: bytes, precision: str, calibration: Iterable[Inputs] = (), float_ops: Iterable[str] = ()
-) -> bytes:
+def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ()) -> bytes:
     """Make a float32 file one of PRECISIONS; inputs and outputs stay float32.
 
-    float16: the weights only, computed in float32. int8: weights, for each channel, and values, in ranges measured on
-    `calibration`; float_ops: names of nodes that stay float32.
+    float16: the weights only, computed in float32. int8: convolutions and matrix products, their weights for each
+    channel and their values in ranges measured on `calibration`; all else, such as what a stream adds up, is float32.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
     if precision == "float32":
@@ -77,7 +77,7 @@ def quantise(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(float_ops),
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
         )
         return quantised.read_bytes()
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from ai_edge_quantizer import quantizer, recipe
-from ai_edge_quantizer.algorithm_manager import AlgorithmName
-from ai_edge_quantizer.qtyping import TFLOperationName
 
 from lib.study import StudyError
 
+if TYPE_CHECKING:
+    import torch
+
 SIGNATURE = "serving_default"
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
-ALL = TFLOperationName.ALL_SUPPORTED
+SUMS = ("features", "frames_seen", "_total")  # ends of the names of buffers in which a stream adds up
 
 Inputs = dict[str, np.ndarray]  # the inputs of a file by name
 
@@ -39,41 +39,75 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
     return content
 
 
-def quantise(
-    content: bytes, precision: str, calibration: Iterable[Inputs] = (), float_ops: Sequence[str] = ()
-) -> bytes:
+def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ()) -> bytes:
     """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
 
     float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
-    measured as it comes. int8: values, too, in ranges measured on `calibration`. float_ops: regular expressions of
-    names; what makes such a value stays float32.
+    measured as it comes. int8: values, too, in ranges measured on `calibration`, but not the sums of a stream.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
+    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName as Operation
+
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     if precision == "float32":
         return content
-    maker = quantizer.Quantizer(bytearray(content))
+    maker, ranges = quantizer.Quantizer(bytearray(content)), None
     if precision == "float16":
-        maker.add_weight_only_config(".*", ALL, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
-        return finish(maker)
-    if precision == "int8-dynamic":
+        maker.add_weight_only_config(".*", Operation.ALL_SUPPORTED, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    elif precision == "int8-dynamic":
         maker.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-        return finish(maker)
-    if precision != "int8":
-        raise ValueError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-    calibration = list(calibration)
-    if not calibration:
-        raise StudyError("int8 needs clips to measure the ranges of values on: there is no calibration set")
-    maker.load_quantization_recipe(recipe.static_wi8_ai8())
-    for operation in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
-        maker.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    for name in float_ops:
-        maker.update_quantization_recipe(name, ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    return finish(maker, maker.calibrate({SIGNATURE: calibration}, num_threads=1))
-
-
-def finish(maker: quantizer.Quantizer, ranges: Any = None) -> bytes:
-    """Write the quantised file."""
+    else:
+        maker.load_quantization_recipe(recipe.static_wi8_ai8())
+        exceptions = {".*": [Operation.INPUT, Operation.OUTPUT]}
+        exceptions |= {re.escape(name): [Operation.ALL_SUPPORTED] for name in sums(content)}
+        for name, operations_of_it in exceptions.items():
+            for operation in operations_of_it:
+                maker.update_quantization_recipe(name, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        ranges = maker.calibrate({SIGNATURE: needed(calibration)}, num_threads=1)
     return bytes(maker.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
+def needed(calibration: Iterable[Inputs]) -> list[Inputs]:
+    """The clips to measure on. Raises StudyError when there is none."""
+    clips = list(calibration)
+    if not clips:
+        raise StudyError("int8 needs clips to measure the ranges of values on: there is no calibration set")
+    return clips
+
+
+def sums(content: bytes) -> list[str]:
+    """Names of the values in which a stream adds up over its frames, as far as the mean that is made of them.
+
+    These grow with the clip, beyond any range that was measured.
+    """
+    model = parse(content)
+    graph, codes = model.subgraphs[0], code_names(model)
+    inputs = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].inputs}
+    reached, found = {index for index, name in inputs.items() if name.endswith(SUMS)}, []
+    for operator in graph.operators:  # in the order of the data
+        if reached & set(operator.inputs):
+            found += [graph.tensors[index].name.decode() for index in operator.outputs]
+            if codes[operator.opcodeIndex] != "DIV":
+                reached |= set(operator.outputs)
+    return found
+
+
+def parse(content: bytes) -> schema.ModelT:
+    """The parts of a file."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def code_names(model: schema.ModelT) -> list[str]:
+    """Names of the kinds of operation in a file; those that are not built in are called "custom <name>"."""
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    custom = schema.BuiltinOperator.CUSTOM
+    return [
+        f"custom {code.customCode.decode()}" if code.builtinCode == custom else names[code.builtinCode]
+        for code in model.operatorCodes
+    ]
 
 
 class Runner:
@@ -81,6 +115,7 @@ class Runner:
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
         """Raises StudyError when it is no model of TensorFlow Lite."""
+        self.content = content  # which the interpreter reads, and does not keep
         try:
             self.interpreter = Interpreter(model_content=content, num_threads=threads)
             self.run = self.interpreter.get_signature_runner(SIGNATURE)
@@ -98,13 +133,8 @@ class Runner:
 
 def operations(content: bytes) -> Counter[str]:
     """Count the operations of a file by name; those that are not built in are called "custom <name>"."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    custom = schema.BuiltinOperator.CUSTOM
-    codes = [
-        f"custom {code.customCode.decode()}" if code.builtinCode == custom else names[code.builtinCode]
-        for code in model.operatorCodes
-    ]
+    model = parse(content)
+    codes = code_names(model)
     return Counter(codes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators)
 
 

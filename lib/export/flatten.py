@@ -8,6 +8,7 @@ without a rule here gets the clip back as it was, so a rule makes a file faster 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -340,6 +341,29 @@ def permute(_: Any, x: Any, order: Sequence[int]) -> Any:
     return NotImplemented
 
 
+def move_axis(_: Any, x: Any, source: int, target: int) -> Any:
+    """A permutation, by what it is; torch's ONNX exporter does not know an axis that counts from the end."""
+    axes = [axis for axis in range(5) if axis != source % 5]
+    axes.insert(target % 5, source % 5)
+    if isinstance(x, Frames) or x.ndim != 5:
+        result = permute(_, x, axes)
+        return restored(x).permute(axes) if result is NotImplemented and isinstance(x, Frames) else result
+    return x.permute(axes)
+
+
+def open_axis(_: Any, x: Any, axis: int) -> Any:
+    """The number of clips, which no file knows: what is left over, to `reshape` and `broadcast_to`."""
+    return -1 if axis == 0 else restored(x).shape[axis]
+
+
+def reshape(target: Callable, x: Any, shape: Sequence[int]) -> Any:
+    """Where the number of clips is open, no other axis may be left over: its length is computed."""
+    x, shape = restored(x), list(shape)
+    if shape.count(-1) == 2:
+        shape[shape.index(-1, 1)] = math.prod(x.shape[1:]) // math.prod(side for side in shape if side != -1)
+    return target(x, shape)
+
+
 def normalise(
     _: Any, x: Any, weight: Any, bias: Any, average: Tensor, variance: Tensor, training: bool, *more: Any
 ) -> Any:
@@ -364,7 +388,7 @@ def pad(_: Any, x: Any, sides: Sequence[int], mode: str = "constant", value: flo
 
 def same(_: Any, x: Any, *_more: Any, **_options: Any) -> Any:
     """Nothing: how values lie in memory, and dropout, which a trained network does not do."""
-    return x if isinstance(x, Frames) else NotImplemented
+    return x
 
 
 def to_type(_: Any, x: Any, **options: Any) -> Any:
@@ -391,6 +415,9 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: mean,
     aten.cat.default: join,
     aten.permute.default: permute,
+    aten.movedim.int: move_axis,
+    aten.sym_size.int: open_axis,
+    aten.reshape.default: reshape,
     aten.batch_norm.default: normalise,
     aten.pad.default: pad,
     **{operation.default: each for operation in VALUES},

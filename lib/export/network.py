@@ -65,16 +65,12 @@ def streaming(model: Movinet) -> tuple[nn.Module, Example]:
 
 
 def prepare(network: nn.Module, example: Example) -> tuple[nn.Module, Example]:
-    """Record the network with an open number of clips, and flatten it."""
-    return flattened(record(network.eval(), example)), example
-
-
-def record(network: nn.Module, example: Example) -> torch.export.ExportedProgram:
-    """Record what a network does, with an open number of clips; `example` has two."""
+    """Record the network with an open number of clips, and flatten it; `example` has two clips."""
     clips = torch.export.Dim("clips", min=1, max=4096)
+    shapes = {"inputs": {name: {0: clips} for name in example}}
     with torch.no_grad():
-        shapes = {"inputs": {name: {0: clips} for name in example}}
-        return torch.export.export(network, (), example, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(network.eval(), (), example, dynamic_shapes=shapes, strict=False)
+    return flattened(program), example
 
 
 def of_one(example: Example) -> Example:

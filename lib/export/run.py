@@ -21,8 +21,8 @@ from lib.study import Study, StudyError
 from lib.training import BEST, compute_in_float32
 
 FORMATS = {"tflite": tflite, "onnx": onnx}
-CALIBRATION = 24  # clips of train on which an int8 file's ranges are measured; of a stream so many frames of each
-STREAM_CALIBRATION = 8  # clips, each frame of which counts
+CALIBRATION = 24  # clips of train on which the ranges of an int8 file are measured
+STREAM_CALIBRATION = 8  # clips of train for a stream, of which it sees each frame
 
 
 def open_run(study: Study, name: str) -> Run:
@@ -47,7 +47,7 @@ def export_run(run: Run) -> pd.DataFrame:
             calibration = form.calibration(runner_of(suffix(name), content))
             for precision in maker.PRECISIONS:
                 rows.append(export(form, source, name, precision, maker.quantise(content, precision, calibration)))
-                print({key: rows[-1][key] for key in ("format", "precision", "bytes", "top1", "agreement")}, flush=True)
+                print("{format} {precision}: {bytes:,} bytes, top-1 {top1:.1%}".format(**rows[-1]), flush=True)
     for row in rows:
         write_card(run, row, path_of(run.study, run.name, row["format"], row["precision"]))
     return verify.write_table(rows, verify.table_path(run.study, run.name))

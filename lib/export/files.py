@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, Protocol
 
+from google.protobuf.message import DecodeError
+
 from lib.export.tflite import Inputs
 from lib.study import StudyError
 
@@ -61,7 +63,7 @@ def read_metadata(path: Path) -> tuple[dict[str, Any], list[str]]:
 
             properties = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
             labels, description = (properties[Path(name).stem] for name in (LABELS, DESCRIPTION))
-    except (OSError, KeyError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, KeyError, zipfile.BadZipFile, ValueError, DecodeError) as error:
         raise StudyError(f"{path}: no exported model of this study: {error}") from None
     return json.loads(description), labels.split("\n")[:-1]
 

@@ -403,7 +403,7 @@ def drop(*_: Any, **_options: Any) -> None:
 
 VALUES = (aten.relu, aten.relu_, aten.silu, aten.silu_, aten.sigmoid)
 NOTHING = (aten.contiguous, aten.clone, aten.dropout)
-PAIRS = (aten.add, aten.add_, aten.sub, aten.mul, aten.mul_)
+PAIRS = (aten.add, aten.add_, aten.sub, aten.subtract, aten.mul, aten.mul_, aten.multiply)
 RULES: dict[Any, Callable[..., Any]] = {
     aten._assert_tensor_metadata.default: drop,
     aten.to.dtype_layout: to_type,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +33,8 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
     import litert_torch
 
     try:
-        content = litert_torch.convert(network, sample_kwargs=example).model_content()
+        with redirect_stdout(StringIO()):  # a line for each of its steps
+            content = litert_torch.convert(network, sample_kwargs=example).model_content()
     except Exception as error:  # whatever its compiler raises: it has no class of errors of its own
         raise StudyError(f"TensorFlow Lite cannot hold this network: {first_line(error)}") from error
     if strange := custom_ops(content):

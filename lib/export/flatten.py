@@ -321,7 +321,7 @@ def per_channel(x: Frames, values: Tensor) -> Tensor | None:
         return values
     axis = values.ndim - 1 if x.last else values.ndim - 4
     fits = axis >= 0 and values.shape[axis] == values.numel() == x.images.shape[1]
-    return values.reshape(-1, 1, 1) if fits else None
+    return values.reshape(1, -1, 1, 1) if fits else None  # of four axes, as the images: their layout is turned together
 
 
 def join(_: Any, parts: Sequence[Any], axis: int = 0) -> Any:

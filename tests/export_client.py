@@ -66,8 +66,9 @@ class Model:
             return self.run({"clip": clip[None]})["logits"][0]
         state = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items() if name != "image"}
         for frame in clip:
-            state = self.run({"image": frame[None, None], **state})
-            logits = state.pop("logits")
+            after = self.run({"image": frame[None, None], **state})
+            logits = after.pop("logits")
+            state = {name.removeprefix("next_"): value for name, value in after.items()}
         return logits[0]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib.export.flatten import flattened
-from lib.export.stream import IMAGE, LOGITS
+from lib.export.stream import IMAGE, LOGITS, NEXT
 from lib.models.movinet import Movinet
 
 CLIP = "clip"
@@ -30,17 +30,17 @@ class Whole(nn.Module):
 
 
 class Streaming(nn.Module):
-    """{"image": one frame, buffers by name} to {"logits": of all frames so far, buffers by name}."""
+    """{"image": one frame, buffers by name} to {"logits": of all frames so far, "next_" and each name: buffers}."""
 
     def __init__(self, model: Movinet) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
-        """image: (batch, 1, height, width, 3); the buffers go into the next call under the same names."""
+        """image: (batch, 1, height, width, 3); the buffers go into the next call."""
         buffers = {name: value for name, value in inputs.items() if name != IMAGE}
         logits, after = self.model.run(inputs[IMAGE], buffers)
-        return {LOGITS: logits, **after}
+        return {LOGITS: logits, **{NEXT + name: value for name, value in after.items()}}
 
 
 def whole(model: keras.Model, example: Any) -> tuple[nn.Module, Example]:

@@ -10,6 +10,7 @@ from scipy.special import softmax
 from lib.export.files import Runner, open_model, read_metadata
 
 IMAGE, LOGITS = "image", "logits"
+NEXT = "next_"  # before the name of a buffer that goes out: ONNX knows no two values of one name
 
 
 class Stream:
@@ -39,7 +40,7 @@ def first_buffers(runner: Runner) -> dict[str, np.ndarray]:
 def step(runner: Runner, image: np.ndarray, buffers: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """One frame, (1, 1, height, width, 3): logits (1, classes) of all frames so far, and the buffers after it."""
     after = runner({IMAGE: np.ascontiguousarray(image, np.float32), **buffers})
-    return after[LOGITS], {name: after[name] for name in buffers}
+    return after[LOGITS], {name: after[NEXT + name] for name in buffers}
 
 
 def run_clip(runner: Runner, clip: np.ndarray) -> np.ndarray:

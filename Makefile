@@ -33,7 +33,7 @@ slurm: .venv/.done  ## the same as `study`, every step a job on a SLURM cluster
 test: .venv/.done  ## ruff, pytest, the sample study from nothing, and nbval on its notebooks
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist loadfile
 	@$(ON_SCRATCH_SAMPLE) .venv/bin/pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS)
 
 lab: .venv/.done  ## JupyterLab on the notebooks

@@ -15,7 +15,6 @@ PARTS = {
     "x3d": "lib.bench.torch_video",
     "spobet": "lib.bench.spobet",
     "preprocessing": "lib.bench.preprocessing",
-    "costs": "lib.bench.costs",
 }
 
 

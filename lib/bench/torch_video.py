@@ -1,7 +1,8 @@
 """{title}: a training step of ours against plain torch
 
-Ours: the published network as lib.models wraps it, trained through keras on torch with bfloat16 where torch's autocast
-deems it safe, `channels_last_3d`, mean and deviation of the colours taken off inside. Peer: the same network of
+Ours: the published network as lib.models wraps it, trained through keras on torch, in bfloat16 where the processor
+computes in it and torch's autocast deems it safe, in `channels_last_3d`, convolutions over frames or over time alone as
+two-dimensional ones, mean and deviation of the colours taken off inside. Peer: the same network of
 {package}, in its own loop: float32, torch's default memory layout, torch.optim.RMSprop, the clips normalised
 beforehand. All layers train, on {batch} random clips of {frames} frames × {size}²; one thread each.
 """
@@ -41,7 +42,8 @@ def main(name: str, rounds: int = 5, **smaller: int) -> Path:
     form = {"name": name, "batch": case.batch, "frames": case.frames, "size": case.size}
     with Side("lib.bench.torch_video:ours", **form) as ours, Side("lib.bench.torch_video:published", **form) as peer:
         taken = alternate({"ours": ours, "peer": peer}, "step", rounds)
-    row = compare(f"training step, {case.batch} clips", taken["ours"], taken["peer"], case.target)
+        precision = ours("precision")["value"]
+    row = compare(f"training step, {case.batch} clips", taken["ours"], taken["peer"], case.target, note=precision)
     return write(name, __doc__.format(**case._asdict()), [row], versions("torch", "keras", case.package), where)
 
 
@@ -60,7 +62,11 @@ def ours(name: str, batch: int, frames: int, size: int) -> dict[str, Callable[[]
     model.compile(make_optimizer(recipe, 1000), loss, jit_compile=False)
     clips = np.random.default_rng(0).random((batch, frames, size, size, 3), np.float32)
     labels = np.eye(CLASSES, dtype=np.float32)[:batch]
-    return {"step": lambda: float(model.train_on_batch(clips, labels)), "parameters": model.count_params}
+    return {
+        "step": lambda: float(model.train_on_batch(clips, labels)),
+        "parameters": model.count_params,
+        "precision": lambda: f"ours: {model.compute_dtype}",
+    }
 
 
 def published(name: str, batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lib.models.flat import flatten_convolutions
+from lib.models.flat import flatten_convolutions, over_time
 from lib.models.s3d import (
     TorchVideoModel,
     check_clip,
@@ -120,29 +120,21 @@ def depthwise_class() -> type[nn.Conv3d]:
     The gradient of torch 2.14's own takes up to ten times as long there. Elsewhere, and to predict, it is torch's.
     """
     from torch import nn
+    from torch.nn import functional
 
     class DepthwiseConv3d(nn.Conv3d):
         def forward(self, x: Tensor) -> Tensor:
             if not self.training or x.device.type != "cpu":
                 return super().forward(x)
             if self.kernel_size[1:] == (1, 1):
-                return over_time(x, self.weight)
-            return over_frames(x, self.weight, self.stride[1])
+                kernel, how = self.weight[..., 0], (None, 1, (self.kernel_size[0] // 2, 0), 1, self.groups)
+                return over_time(x, lambda pictures: functional.conv2d(pictures, kernel, *how))
+            return shifted(x, self.weight, self.stride[1])
 
     return DepthwiseConv3d
 
 
-def over_time(x: Tensor, weight: Tensor) -> Tensor:
-    """A depthwise convolution t × 1 × 1 of (batch, channels, frames, height, width): all pixels are one axis."""
-    from torch.nn import functional
-
-    batch, channels, frames, height, width = x.shape
-    flat = x.permute(0, 2, 3, 4, 1).reshape(batch, frames, height * width, channels).permute(0, 3, 1, 2)
-    y = functional.conv2d(flat, weight[..., 0], None, 1, (weight.shape[2] // 2, 0), 1, channels)
-    return y.permute(0, 2, 3, 1).reshape(batch, frames, height, width, channels).permute(0, 4, 1, 2, 3)
-
-
-def over_frames(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def shifted(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """A depthwise convolution t × k × k as t of them over single frames, each shifted in time, added up.
 
     stride: over height and width. One of 2 is computed in float32, as its gradient in bfloat16 is slow.

@@ -95,7 +95,7 @@ def gather(study: Study) -> pd.DataFrame:
     Raises StudyError when a run has none yet.
     """
     rows: list[dict[str, Any]] = []
-    for run in study.exported_runs():
+    for run in study.exports:
         try:
             rows += pd.read_csv(table_path(study, run)).to_dict("records")
         except FileNotFoundError:

@@ -92,6 +92,26 @@ def test_every_precision_of_both_formats_gives_the_logits_of_torch(request, toy,
     assert maker.custom_ops(quantised) == {}
 
 
+def test_weights_of_one_shape_are_not_taken_for_one_another():
+    class Alike(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            layers = [nn.Conv3d(64, 64, (1, 3, 3), padding=(0, 1, 1)) for _ in range(6)]
+            self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)
+
+        def forward(self, **inputs):
+            return {"logits": self.layers(inputs["clip"]).mean((2, 3, 4))}
+
+    model, clip = Alike().eval(), torch.rand(2, 64, 2, 5, 5)
+    with torch.no_grad():
+        flat, example = network.prepare(model, {"clip": clip})
+        wanted = model(clip=clip)["logits"].numpy()
+    given = runner_of(".tflite", tflite.convert(flat, network.of_one(example)))({"clip": clip[:1].numpy()})["logits"]
+    np.testing.assert_allclose(given, wanted[:1], atol=1e-6)
+    assert np.ptp(wanted) > 0.01
+
+
 def test_weights_are_kept_in_the_type_that_the_precision_says(toy_tflite, toy_onnx, clips):
     calibration = [{"clip": clip[None]} for clip in clips]
     for precision, kind in (("float16", np.float16), ("int8-dynamic", np.int8), ("int8", np.int8)):

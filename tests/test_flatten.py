@@ -100,6 +100,31 @@ def test_normalisation_activations_joins_and_gates_stay_by_images():
     assert not left & THREE
 
 
+def test_normalisation_behind_a_convolution_becomes_part_of_it():
+    norm = nn.BatchNorm3d(6)
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    nn.init.uniform_(norm.weight)
+    numbers = torch.tensor([1.0, -2.0, 3.0, 0.5, 2.0, -1.0])
+    last = Lambda(lambda x: 2 * (x.permute(0, 2, 3, 4, 1) - numbers).mul_(numbers) + 1)
+    difference, left = flatten(nn.Conv3d(4, 6, 3, padding=1), norm, last)
+    assert difference < 1e-5
+    assert not left & {"batch_norm", "sub", "mul", "mul_", "add"}
+
+
+def test_normalisation_of_what_others_read_too_stays_by_itself():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv3d(4, 4, 1)
+
+        def forward(self, x):
+            y = self.convolution(x)
+            return y * 2 + torch.relu(y)
+
+    assert flatten(Twice())[0] < 1e-5
+
+
 def test_channels_may_lie_last_and_a_number_for_each_channel_finds_its_channel():
     numbers = torch.tensor([1.0, -2.0, 3.0, 0.5])
 
@@ -127,6 +152,15 @@ def test_what_depends_on_weights_only_is_computed_once():
     difference, left = flatten(scaled)
     assert difference < 1e-6
     assert "rsqrt" not in left
+
+
+def test_weights_lie_in_order_in_memory():
+    convolution = nn.Conv3d(4, 6, 3, padding=1).to(memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        flat, _ = prepare(Named(convolution).eval(), {"clip": torch.zeros(2, 4, 4, 6, 6)})
+    assert not convolution.weight.is_contiguous()
+    assert all(buffer.is_contiguous() for buffer in flat.buffers())
+    assert sum(buffer.numel() for buffer in flat.buffers()) == 6 * 4 * 27 + 6
 
 
 def test_the_number_of_clips_stays_open():

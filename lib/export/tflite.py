@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 SIGNATURE = "serving_default"
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
-SUMS = ("features", "frames_seen", "_total")  # ends of the names of buffers in which a stream adds up
+RAW = (
+    "clip",
+    "image",
+    "features",
+    "frames_seen",
+    "_total",
+)  # ends of names: what a camera gives, what a stream adds up
+LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}
 
 Inputs = dict[str, np.ndarray]  # the inputs of a file by name
 
@@ -46,7 +53,7 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
     """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
 
     float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
-    measured as it comes. int8: values, too, in ranges measured on `calibration`, but not the sums of a stream.
+    measured as it comes. int8: values, too, in ranges measured on `calibration`, but for those of `in_float32`.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
     from ai_edge_quantizer import quantizer, recipe
@@ -65,7 +72,7 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
     else:
         maker.load_quantization_recipe(recipe.static_wi8_ai8())
         exceptions = {".*": [Operation.INPUT, Operation.OUTPUT]}
-        exceptions |= {re.escape(name): [Operation.ALL_SUPPORTED] for name in sums(content)}
+        exceptions |= {re.escape(name): [Operation.ALL_SUPPORTED] for name in in_float32(content)}
         for name, operations_of_it in exceptions.items():
             for operation in operations_of_it:
                 maker.update_quantization_recipe(name, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
@@ -81,20 +88,19 @@ def needed(calibration: Iterable[Inputs]) -> list[Inputs]:
     return clips
 
 
-def sums(content: bytes) -> list[str]:
-    """Names of the values in which a stream adds up over its frames, as far as the mean that is made of them.
+def in_float32(content: bytes) -> list[str]:
+    """Names of the values that int8 cannot hold, up to the next layer: coordinates, masks, the sums of a stream.
 
-    These grow with the clip, beyond any range that was measured.
+    Coordinates are divided by lengths, which 256 steps make zero; sums grow beyond any range that was measured.
     """
     model = parse(content)
     graph, codes = model.subgraphs[0], code_names(model)
     inputs = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].inputs}
-    reached, found = {index for index, name in inputs.items() if name.endswith(SUMS)}, []
+    reached, found = {index for index, name in inputs.items() if name.endswith(RAW)}, []
     for operator in graph.operators:  # in the order of the data
-        if reached & set(operator.inputs):
+        if reached & set(operator.inputs) and codes[operator.opcodeIndex] not in LAYERS:
+            reached |= set(operator.outputs)
             found += [graph.tensors[index].name.decode() for index in operator.outputs]
-            if codes[operator.opcodeIndex] != "DIV":
-                reached |= set(operator.outputs)
     return found
 
 

@@ -145,6 +145,18 @@ def test_padding_that_differs_between_the_sides_is_zeros_or_the_edges():
         assert not left & THREE
 
 
+def test_a_matrix_product_of_every_pixel_has_two_axes():
+    layer = nn.Linear(4, 3)
+    last = Lambda(lambda x: layer(x.movedim(1, -1)).movedim(-1, 1))
+    last.layer = layer
+    with torch.no_grad():
+        flat, example = prepare(Named(last).eval(), {"clip": torch.rand(2, 4, 2, 3, 3)})
+        program = torch.export.export(flat, (), example, strict=False)
+    ranks = [node.args[0].meta["val"].ndim for node in program.graph.nodes if "linear" in str(node.target)]
+    assert ranks == [2]
+    assert flatten(last)[0] < 1e-5
+
+
 def test_what_depends_on_weights_only_is_computed_once():
     weight = nn.Parameter(torch.rand(4))
     scaled = Lambda(lambda x: x * torch.rsqrt(weight**2 + 1)[:, None, None, None])

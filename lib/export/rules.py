@@ -265,6 +265,14 @@ def reshape(target: Callable, x: Any, shape: Sequence[int]) -> Any:
     return target(x, shape)
 
 
+def linear(_: Any, x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """A matrix product of every pixel; TensorFlow Lite has none of five axes."""
+    x = restored(x)
+    if x.ndim < 5:
+        return NotImplemented
+    return functional.linear(x.reshape(-1, x.shape[-1]), weight, bias).reshape(-1, *x.shape[1:-1], len(weight))
+
+
 def normalise(
     _: Any, x: Any, weight: Any, bias: Any, average: Tensor, variance: Tensor, training: bool, *more: Any
 ) -> Any:
@@ -300,6 +308,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.movedim.int: move_axis,
     aten.sym_size.int: open_axis,
     aten.reshape.default: reshape,
+    aten.linear.default: linear,
     aten.batch_norm.default: normalise,
     aten.pad.default: pad,
     **{operation.default: each for operation in VALUES},

@@ -72,7 +72,7 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
     else:
         maker.load_quantization_recipe(recipe.static_wi8_ai8())
         exceptions = {".*": [Operation.INPUT, Operation.OUTPUT]}
-        exceptions |= {re.escape(name): [Operation.ALL_SUPPORTED] for name in in_float32(content)}
+        exceptions |= {f"^{re.escape(name)};?$": [Operation.ALL_SUPPORTED] for name in in_float32(content)}
         for name, operations_of_it in exceptions.items():
             for operation in operations_of_it:
                 maker.update_quantization_recipe(name, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)

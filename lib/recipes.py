@@ -64,6 +64,20 @@ class ClipConfig(RunConfig):
         return self
 
 
+def shortened(config: PoseConfig | ClipConfig, epochs: int | None) -> PoseConfig | ClipConfig:
+    """The same with no training of more than so many epochs; None: as it is."""
+    stages = {name: getattr(config, name, None) for name in ("pretrain", "head", "train")}
+    if epochs is None:
+        return config
+    return config.model_copy(
+        update={
+            name: stage.model_copy(update={"epochs": min(stage.epochs, epochs)})
+            for name, stage in stages.items()
+            if stage
+        }
+    )
+
+
 def read_config(recipe: str | Path, changes: dict[str, Any] | None = None) -> PoseConfig | ClipConfig:
     """Read workflow/recipes/<recipe>.yaml or the file given, with `changes` by dotted name ("train.epochs": 5) put in.
 

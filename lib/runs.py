@@ -24,8 +24,8 @@ from lib.models import build, config_of, family, freeze
 from lib.models.cost import gflops
 from lib.models.pretrained import load_pretrained
 from lib.models.spobet import MaskedFrames, Spobet
-from lib.recipes import ClipConfig, PoseConfig, read_config
-from lib.study import Study, StudyError, explain
+from lib.recipes import ClipConfig, PoseConfig, read_config, shortened
+from lib.study import Study, StudyError, explain, most_epochs
 from lib.training import Recipe, compute_in_float32, fit, prepare
 
 Batches = PoseBatches | ClipBatches
@@ -40,7 +40,7 @@ class Run:
         """Read the recipe and the index. Raises StudyError when one is absent or wrong."""
         spec, self.seed = study.find_run(name)
         self.study, self.name, self.recipe = study, name, spec.recipe
-        self.config = read_config(study.recipe_path(spec.recipe), spec.set)
+        self.config = shortened(read_config(study.recipe_path(spec.recipe), spec.set), most_epochs())
         if not isinstance(self.config, self.kind):
             raise StudyError(f"run {name} is of the model {self.config.model}, which another notebook trains")
         self.folder = study.data_dir / "runs" / name

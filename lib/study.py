@@ -244,6 +244,11 @@ def home() -> Path:
     return Path(os.environ.get("STUDY_HOME") or STUDIES.parents[1]).absolute()
 
 
+def most_epochs() -> int | None:
+    """How many epochs a training may take at most: $STUDY_EPOCHS, where all of a study is to be tried; else None."""
+    return int(os.environ["STUDY_EPOCHS"]) if os.environ.get("STUDY_EPOCHS") else None
+
+
 def load_study(name: str, data: str | Path = "", require_data: bool = True) -> Study:
     """Read and check a study file.
 

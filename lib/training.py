@@ -255,9 +255,16 @@ class FollowEpoch(keras.callbacks.Callback):
         self.data = data
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Dropout draws from the framework's own generator (torch), or from a seed and a count of draws."""
+        """Dropout draws from the framework's own generator (torch), or from a seed and a count of draws.
+
+        TensorFlow's generator, which nothing draws from, is left alone: to seed it anew makes TensorFlow compile the
+        step again (ten seconds for a MoViNet, every epoch).
+        """
         self.data.set_epoch(epoch)
-        keras.utils.set_random_seed(int(np.random.SeedSequence([self.data.seed, epoch]).generate_state(1)[0]))
+        if keras.backend.backend() == "torch":
+            import torch
+
+            torch.manual_seed(int(np.random.SeedSequence([self.data.seed, epoch]).generate_state(1)[0]))
         for state in self.model.variables:
             if state.name == "seed_generator_state":
                 state.assign([int(state[0]), epoch * DRAWS])

@@ -18,7 +18,7 @@ from lib.data.clips import build_clips, write_clips_table
 from lib.data.poses import PoseStore
 from lib.evaluation import Predictions
 from lib.models.weights import WEIGHTS
-from lib.recipes import RECIPES, read_config
+from lib.recipes import RECIPES, read_config, shortened
 from lib.runs import ClipRun, PoseRun, predict
 from lib.study import RunSpec, Study, StudyError
 
@@ -187,6 +187,20 @@ def test_a_run_knows_its_recipe_seed_and_folders_and_takes_the_studys_changes(st
     assert run.glosses == GLOSSES
     with pytest.raises(StudyError, match="no run 'small'; its runs: small-s0, small-s4"):
         PoseRun(study, "small")
+
+
+def test_where_a_study_is_only_tried_no_training_takes_more_epochs_than_are_asked_for(study, monkeypatch):
+    monkeypatch.setenv("STUDY_EPOCHS", "1")
+    assert PoseRun(study, "small-s0").config.train.epochs == 1
+
+
+def test_only_trainings_of_more_epochs_are_shortened():
+    config = read_config("movinet-a0-k600", {"train.epochs": 1})
+    short = shortened(config, 2)
+    assert config.head.epochs > 2
+    assert (short.head.epochs, short.train.epochs) == (2, 1)
+    assert short.train.learning_rate == config.train.learning_rate
+    assert shortened(config, None) == config
 
 
 def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(study):

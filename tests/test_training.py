@@ -1,6 +1,8 @@
 """Training: what each setting of a recipe does, which weights are kept, and going on after an interruption."""
 
 import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -422,6 +424,39 @@ def interrupt(monkeypatch):
 def test_a_training_killed_in_any_batch_goes_on_as_if_unbroken(tmp_path, interrupt, unbroken, batch):
     interrupt(batch, trained, tmp_path, **WHOLE)
     assert_goes_on_as_unbroken(tmp_path, unbroken)
+
+
+ON_TENSORFLOW = """
+import sys, keras, numpy as np
+from pathlib import Path
+from lib.training import Recipe, fit, prepare
+
+class Numbers(keras.utils.PyDataset):
+    seed, epoch = 5, 0
+    def __len__(self): return 3
+    def set_epoch(self, epoch): self.epoch = epoch
+    def __getitem__(self, number):
+        rng = np.random.default_rng([self.epoch, number])
+        return rng.random((4, 8), np.float32), np.eye(3, dtype=np.float32)[rng.integers(3, size=4)]
+
+def train(folder, until=None):
+    recipe = Recipe(epochs=4, learning_rate=.05)
+    prepare(recipe, 1)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(.5), keras.layers.Dense(3)])
+    keras.utils.set_random_seed(99 if until is None else 1)  # nothing may hang on what a process had drawn before
+    return fit(model, recipe, Numbers(), Numbers(), Path(folder), until=until).drop(columns="seconds")
+
+assert keras.backend.backend() == "tensorflow"
+train("again", until=2)
+np.testing.assert_allclose(train("again"), train("whole"), rtol=1e-5)
+"""
+
+
+def test_on_tensorflow_too_dropout_goes_on_as_in_an_unbroken_training(tmp_path):
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    command = [sys.executable, "-c", ON_TENSORFLOW]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_pretraining_goes_on_with_the_masks_it_would_have_drawn(tmp_path, interrupt):

@@ -26,7 +26,7 @@ from lib.models.pretrained import load_pretrained
 from lib.models.spobet import MaskedFrames, Spobet
 from lib.recipes import ClipConfig, PoseConfig, read_config, shortened
 from lib.study import Study, StudyError, explain, most_epochs
-from lib.training import Recipe, fit, prepare
+from lib.training import Recipe, compute_in_float32, fit, prepare
 
 Batches = PoseBatches | ClipBatches
 
@@ -114,8 +114,12 @@ class Run:
         raise NotImplementedError
 
     def predict(self, model: keras.Model, split: str) -> Predictions:
-        """Logits of every present clip of a split, in index order; written to predictions-<split>.npz."""
+        """Logits of every present clip of a split, in index order; written to predictions-<split>.npz.
+
+        In float32 whatever the training computed in, as the exported model will be.
+        """
         rows = self.clips(split)
+        compute_in_float32(model)
         logits = predict(model, self.batches(split, self.config.train, vary=False, targets=False))
         predictions = Predictions(rows["video_id"].to_numpy(str), rows["label"].to_numpy(), logits, self.glosses)
         predictions.save(self.report / f"predictions-{split}.npz")

@@ -120,6 +120,8 @@ class StudyFile(_Checked):
     layout: Literal["openpose-54", "hands-42"] | None = None  # of keypoints and hands
     searches: list[SearchSpec] = []
     runs: Annotated[list[RunSpec], Field(min_length=1)]
+    exports: list[Name] = []  # names of runs that notebook 10 makes files of
+    release: list[Name] = []  # of those, whose files are committed in reports/<study>/models/
 
     @model_validator(mode="after")
     def _videos_come_first(self) -> Self:
@@ -157,6 +159,17 @@ class StudyFile(_Checked):
             if names.count(name) > 1 or (RECIPES / f"{name}.yaml").is_file():
                 taken = "another search" if names.count(name) > 1 else "a recipe in workflow/recipes/"
                 raise ValueError(f"search '{name}' has the name of {taken}: give it another")
+        return self
+
+    @model_validator(mode="after")
+    def _exported_runs_exist(self) -> Self:
+        for key, names, there in (
+            ("exports", self.exports, self.run_names()),
+            ("release", self.release, self.exports),
+        ):
+            for name in names:
+                if name not in there:
+                    raise ValueError(f"key '{key}': there is no run '{name}'; there are {', '.join(there) or 'none'}")
         return self
 
     def run_names(self) -> list[str]:

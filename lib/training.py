@@ -126,6 +126,12 @@ def computes_in_bfloat16(info: Path = Path("/proc/cpuinfo")) -> bool:
     return info.exists() and any(name in info.read_text() for name in BFLOAT16)
 
 
+def compute_in_float32(model: keras.Model) -> None:
+    """Have a model compute in float32 from now on, whatever precision it was built for; its weights are float32."""
+    for layer in model._flatten_layers():  # keras knows no public way to all layers within layers
+        layer.dtype_policy = "float32"
+
+
 def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     """Make the recipe's optimiser for a training of `steps` batches."""
     common = {

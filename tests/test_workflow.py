@@ -26,6 +26,7 @@ STAND_INS = {
     "08_spobet": "[s.report_dir / 'runs' / run / f for f in"
     " ('metrics.json', 'predictions-val.npz', 'predictions-test.npz')]",
     "09_tuning": "[s.recipe_path(search), s.report_dir / 'tables' / f'trials-{search}.csv']",
+    "10_export": "[s.report_dir / 'tables/export.csv']",
     "11_comparison": "[s.report_dir / 'tables/comparison.csv', s.report_dir / 'tables/comparison.md']",
 }
 STUDY = {
@@ -173,6 +174,15 @@ def test_study_runs_to_the_end_then_has_nothing_to_do_then_runs_only_what_change
 
     (reports / "01_dataset.html").unlink()
     assert re.search(r"^dataset +1$", bench.make("--dry-run").stdout, re.MULTILINE)
+
+
+def test_only_the_runs_that_the_study_exports_are_exported(bench):
+    assert "10_export" not in bench.make("--dry-run").stdout
+    bench.study(exports=["spobet-s1"])
+    planned = bench.make("--dry-run").stdout
+    assert "notebook 10_export: files of spobet-s1" in planned
+    assert "files of spobet-s0" not in planned
+    assert "notebook 10_export: reports/tiny/tables/export.csv" in planned
 
 
 def test_failing_notebook_says_so_last_and_leaves_no_output(bench):

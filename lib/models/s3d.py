@@ -6,6 +6,7 @@ Runs on keras' torch backend only.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,8 @@ class TorchVideoModel(keras.Model):
 
         # This view has torch's channels_last_3d layout already, in which convolutions on a CPU are fastest.
         x = self.normalise(clips).permute(0, 4, 1, 2, 3)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.compute_dtype == "bfloat16"):
+        mixed = self.compute_dtype == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():  # an export keeps what is there
             for block in self.blocks:
                 x = block(x, training=training and block.trainable)  # a frozen block keeps its statistics
         return x

@@ -1,0 +1,11 @@
+"""python -m lib.export <study> <data root, or ""> <run>: all files of a trained run."""
+
+import sys
+
+from lib.export.run import export_run, open_run
+from lib.study import StudyError, load_study
+
+try:
+    export_run(open_run(load_study(sys.argv[1], sys.argv[2], require_data=False), sys.argv[3]))
+except StudyError as error:
+    sys.exit(f"error: {error}")

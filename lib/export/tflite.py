@@ -1,0 +1,157 @@
+"""TensorFlow Lite: torch networks to files of built-in operations, their precisions, and what such a file holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from lib.study import StudyError
+
+if TYPE_CHECKING:
+    import torch
+
+SIGNATURE = "serving_default"
+PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
+RAW = (
+    "clip",
+    "image",
+    "features",
+    "frames_seen",
+    "_total",
+)  # ends of names: what a camera gives, what a stream adds up
+LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}
+
+Inputs = dict[str, np.ndarray]  # the inputs of a file by name
+
+
+def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes:
+    """Convert a network in float32; inputs and outputs of the file have the names of `example` and of what it returns.
+
+    Raises StudyError when an operation has no counterpart among the built-in ones.
+    """
+    import litert_torch
+
+    try:
+        with redirect_stdout(StringIO()):  # a line for each of its steps
+            content = litert_torch.convert(network, sample_kwargs=example).model_content()
+    except Exception as error:  # whatever its compiler raises: it has no class of errors of its own
+        raise StudyError(f"TensorFlow Lite cannot hold this network: {first_line(error)}") from error
+    if strange := custom_ops(content):
+        raise StudyError(f"TensorFlow Lite has no built-in operation for: {', '.join(sorted(strange))}")
+    return content
+
+
+def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ()) -> bytes:
+    """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
+
+    float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
+    measured as it comes. int8: values, too, in ranges measured on `calibration`, but for those of `in_float32`.
+    Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
+    """
+    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName as Operation
+
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    if precision == "float32":
+        return content
+    maker, ranges = quantizer.Quantizer(bytearray(content)), None
+    if precision == "float16":
+        maker.add_weight_only_config(".*", Operation.ALL_SUPPORTED, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    elif precision == "int8-dynamic":
+        maker.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    else:
+        maker.load_quantization_recipe(recipe.static_wi8_ai8())
+        exceptions = {".*": [Operation.INPUT, Operation.OUTPUT]}
+        exceptions |= {f"^{re.escape(name)};?$": [Operation.ALL_SUPPORTED] for name in in_float32(content)}
+        for name, operations_of_it in exceptions.items():
+            for operation in operations_of_it:
+                maker.update_quantization_recipe(name, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        ranges = maker.calibrate({SIGNATURE: needed(calibration)}, num_threads=1)
+    return bytes(maker.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
+def needed(calibration: Iterable[Inputs]) -> list[Inputs]:
+    """The clips to measure on. Raises StudyError when there is none."""
+    clips = list(calibration)
+    if not clips:
+        raise StudyError("int8 needs clips to measure the ranges of values on: there is no calibration set")
+    return clips
+
+
+def in_float32(content: bytes) -> list[str]:
+    """Names of the values that int8 cannot hold, up to the next layer: coordinates, masks, the sums of a stream.
+
+    Coordinates are divided by lengths, which 256 steps make zero; sums grow beyond any range that was measured.
+    """
+    model = parse(content)
+    graph, codes = model.subgraphs[0], code_names(model)
+    inputs = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].inputs}
+    reached, found = {index for index, name in inputs.items() if name.endswith(RAW)}, []
+    for operator in graph.operators:  # in the order of the data
+        if reached & set(operator.inputs) and codes[operator.opcodeIndex] not in LAYERS:
+            reached |= set(operator.outputs)
+            found += [graph.tensors[index].name.decode() for index in operator.outputs]
+    return found
+
+
+def parse(content: bytes) -> schema.ModelT:
+    """The parts of a file."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def code_names(model: schema.ModelT) -> list[str]:
+    """Names of the kinds of operation in a file; those that are not built in are called "custom <name>"."""
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    custom = schema.BuiltinOperator.CUSTOM
+    return [
+        f"custom {code.customCode.decode()}" if code.builtinCode == custom else names[code.builtinCode]
+        for code in model.operatorCodes
+    ]
+
+
+class Runner:
+    """Runs a file: inputs by name to outputs by name."""
+
+    def __init__(self, content: bytes, threads: int = 1) -> None:
+        """Raises StudyError when it is no model of TensorFlow Lite."""
+        self.content = content  # which the interpreter reads, and does not keep
+        try:
+            self.interpreter = Interpreter(model_content=content, num_threads=threads)
+            self.run = self.interpreter.get_signature_runner(SIGNATURE)
+        except (ValueError, RuntimeError) as error:
+            raise StudyError(f"not a model of TensorFlow Lite that can be run: {first_line(error)}") from None
+
+    def __call__(self, inputs: Inputs) -> Inputs:
+        """Inputs and outputs float32, by name."""
+        return self.run(**inputs)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs by name."""
+        return {name: tuple(detail["shape"]) for name, detail in self.run.get_input_details().items()}
+
+
+def operations(content: bytes) -> Counter[str]:
+    """Count the operations of a file by name; those that are not built in are called "custom <name>"."""
+    model = parse(content)
+    codes = code_names(model)
+    return Counter(codes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators)
+
+
+def custom_ops(content: bytes) -> dict[str, int]:
+    """The operations that are not built in, of TensorFlow ("Flex") or anyone else, with how often they occur."""
+    return {name: count for name, count in operations(content).items() if name.startswith(("custom ", "STABLEHLO"))}
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

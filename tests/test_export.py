@@ -1,0 +1,408 @@
+"""Exported files: the same model as the trained one, whole or frame by frame, and what each says about itself."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from torch import nn
+
+from lib.bench.clips import make_videos
+from lib.data.video import read_clip
+from lib.evaluation import Predictions
+from lib.export import network, stream, tflite, verify
+from lib.export import onnx as onnx_files
+from lib.export.files import add_metadata, open_model, read_metadata, runner_of
+from lib.export.run import of_length, write
+from lib.models import build
+from lib.study import StudyError
+
+SIZE, FRAMES = 32, 4
+LABELS = ["book", "drink"]
+
+
+class Toy(nn.Module):
+    """A small network of clips (batch, frames, height, width, 3), with a layer of each kind that matters."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.space = nn.Conv3d(3, 16, (1, 3, 3), padding=(0, 1, 1))
+        self.depthwise = nn.Conv3d(16, 16, 3, padding=1, groups=16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, **inputs):
+        x = torch.relu(self.space(inputs["clip"].permute(0, 4, 1, 2, 3)))
+        return {"logits": self.head(torch.relu(self.depthwise(x)).mean((2, 3, 4)))}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return np.random.default_rng(0).random((6, FRAMES, SIZE, SIZE, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def toy(clips):
+    """The flattened network, example inputs of two clips, and the logits of all clips that torch gives."""
+    model = Toy().eval()
+    with torch.no_grad():
+        flat, example = network.prepare(model, {"clip": torch.as_tensor(clips[:2])})
+        return flat, example, model(clip=torch.as_tensor(clips))["logits"].numpy()
+
+
+@pytest.fixture(scope="module")
+def toy_tflite(toy):
+    return tflite.convert(toy[0], network.of_one(toy[1]))
+
+
+@pytest.fixture(scope="module")
+def toy_onnx(toy):
+    return onnx_files.convert(toy[0], toy[1])
+
+
+def logits(suffix, content, clips):
+    runner = runner_of(suffix, content)
+    return np.concatenate([runner({"clip": clip[None]})["logits"] for clip in clips])
+
+
+# ---- formats and precisions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "precision", "tolerance"), [
+    (".tflite", "float32", 1e-5), (".tflite", "float16", 2e-3), (".tflite", "int8-dynamic", 0.05),
+    (".tflite", "int8", 0.05), (".onnx", "float32", 1e-5), (".onnx", "float16", 2e-3), (".onnx", "int8", 0.05),
+])  # fmt: skip
+def test_every_precision_of_both_formats_gives_the_logits_of_torch(request, toy, clips, kind, precision, tolerance):
+    content = request.getfixturevalue(f"toy_{kind[1:]}")
+    maker = tflite if kind == ".tflite" else onnx_files
+    quantised = maker.quantise(content, precision, [{"clip": clip[None]} for clip in clips])
+    difference = np.abs(logits(kind, quantised, clips) - toy[2]).max() / np.ptp(toy[2])
+    assert difference < tolerance
+    if precision == "float32":
+        assert quantised == content
+    else:
+        assert difference > 1e-7  # it is another file
+    assert maker.custom_ops(quantised) == {}
+
+
+def test_weights_of_one_shape_are_not_taken_for_one_another():
+    class Alike(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            layers = [nn.Conv3d(64, 64, (1, 3, 3), padding=(0, 1, 1)) for _ in range(6)]
+            self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)
+
+        def forward(self, **inputs):
+            return {"logits": self.layers(inputs["clip"]).mean((2, 3, 4))}
+
+    model, clip = Alike().eval(), torch.rand(2, 64, 2, 5, 5)
+    with torch.no_grad():
+        flat, example = network.prepare(model, {"clip": clip})
+        wanted = model(clip=clip)["logits"].numpy()
+    given = runner_of(".tflite", tflite.convert(flat, network.of_one(example)))({"clip": clip[:1].numpy()})["logits"]
+    np.testing.assert_allclose(given, wanted[:1], atol=1e-6)
+    assert np.ptp(wanted) > 0.01
+
+
+def test_weights_are_kept_in_the_type_that_the_precision_says(toy_tflite, toy_onnx, clips):
+    calibration = [{"clip": clip[None]} for clip in clips]
+    for precision, kind in (("float16", np.float16), ("int8-dynamic", np.int8), ("int8", np.int8)):
+        runner = tflite.Runner(tflite.quantise(toy_tflite, precision, calibration))
+        sizes = {kind: 0}
+        for tensor in runner.interpreter.get_tensor_details():
+            sizes[tensor["dtype"]] = max(sizes.get(tensor["dtype"], 0), int(np.prod(tensor["shape_signature"])))
+        assert sizes[kind] >= 16 * 27
+    halved = onnx.load_from_string(onnx_files.quantise(toy_onnx, "float16"))
+    large = [one for one in halved.graph.initializer if np.prod(one.dims) >= onnx_files.LARGE]
+    assert large
+    assert all(one.data_type != onnx.TensorProto.FLOAT for one in large)
+
+
+def test_an_onnx_file_takes_any_number_of_clips_and_is_of_the_standard(toy, toy_onnx, clips):
+    runner = runner_of(".onnx", toy_onnx)
+    np.testing.assert_allclose(runner({"clip": clips})["logits"], toy[2], atol=1e-5)
+    model = onnx.load_from_string(toy_onnx)
+    onnx.checker.check_model(model)
+    assert {opset.domain: opset.version for opset in model.opset_import}[""] == onnx_files.OPSET
+
+
+@pytest.mark.parametrize("maker", [tflite, onnx_files])
+def test_int8_without_clips_to_measure_ranges_on_is_one_clear_error(request, maker):
+    content = request.getfixturevalue("toy_tflite" if maker is tflite else "toy_onnx")
+    with pytest.raises(StudyError, match="no calibration set"):
+        maker.quantise(content, "int8", [])
+    with pytest.raises(ValueError, match="unknown precision 'int4'"):
+        maker.quantise(content, "int4")
+
+
+def test_a_layer_without_a_counterpart_is_one_line_that_names_it():
+    class Strange(nn.Module):
+        def forward(self, **inputs):
+            return {"logits": torch.linalg.eigvals(inputs["clip"]).real}
+
+    for maker in (tflite, onnx_files):
+        with pytest.raises(StudyError, match=r"cannot hold this network|no built-in operation") as error:
+            maker.convert(Strange(), {"clip": torch.rand(2, 3, 3)})
+        assert "\n" not in str(error.value)
+        assert "eig" in str(error.value)
+
+
+def test_operations_that_are_not_built_in_are_seen(toy_tflite, toy_onnx):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(toy_tflite, 0))
+    code = model.operatorCodes[model.subgraphs[0].operators[0].opcodeIndex]
+    code.builtinCode, code.deprecatedBuiltinCode, code.customCode = schema.BuiltinOperator.CUSTOM, 32, b"FlexErf"
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    assert tflite.custom_ops(bytes(builder.Output())).keys() == {"custom FlexErf"}
+    changed = onnx.load_from_string(toy_onnx)
+    changed.graph.node[0].domain = "com.microsoft"
+    assert sum(onnx_files.custom_ops(changed.SerializeToString()).values()) == 1
+
+
+# ---- what a file carries -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [".tflite", ".onnx"])
+def test_labels_and_description_travel_in_the_file_and_change_no_logit(request, tmp_path, clips, kind):
+    content = request.getfixturevalue(f"toy_{kind[1:]}")
+    description = {"licence": "none – a test", "input": {"clip": {"shape": [1, 4]}}}
+    (tmp_path / f"toy{kind}").write_bytes(add_metadata(content, kind, description, ["éa", "b c"]))
+    assert read_metadata(tmp_path / f"toy{kind}") == (description, ["éa", "b c"])
+    runner = open_model(tmp_path / f"toy{kind}")
+    np.testing.assert_array_equal(runner({"clip": clips[:1]})["logits"], logits(kind, content, clips[:1]))
+    if kind == ".tflite":
+        assert zipfile.ZipFile(tmp_path / "toy.tflite").testzip() is None
+
+
+def test_a_file_that_is_no_model_or_carries_nothing_is_one_clear_error(tmp_path, toy_tflite, toy_onnx):
+    for name, content in (("a.tflite", toy_tflite), ("a.onnx", toy_onnx), ("b.tflite", b"noise"), ("b.onnx", b"noise")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StudyError, match=name):
+            read_metadata(tmp_path / name)
+    for name in ("b.tflite", "b.onnx"):
+        with pytest.raises(StudyError, match="that can be run"):
+            open_model(tmp_path / name)
+    with pytest.raises(StudyError, match=r"c\.tflite: cannot be read"):
+        open_model(tmp_path / "c.tflite")
+    with pytest.raises(StudyError, match=r"suffix \.tflite or \.onnx, not '\.pb'"):
+        runner_of(".pb", b"")
+
+
+def test_a_path_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "kept").touch()
+    with pytest.raises(StudyError, match=r"taken: cannot be written"):
+        write(tmp_path / "taken", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+# ---- frame by frame ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Two clips of made-up signing, of different signs."""
+    folder = tmp_path_factory.mktemp("videos")
+    make_videos(folder, [(64, 64)], noise=0, clips=12)
+    return sorted(folder.glob("*.mp4"))[:2]
+
+
+@pytest.fixture(scope="module")
+def movinet(videos):
+    """A stream model whose classifier names these two clips, and the clips float32 (2, frames, height, width, 3)."""
+    keras.utils.set_random_seed(0)
+    model = build("movinet-a0", 2, clip=(FRAMES, SIZE, SIZE), stream=True, residual=0.5)
+    clips = np.stack([read_clip(path, frames=FRAMES, size=SIZE) for path in videos]) / np.float32(255)
+    seen = model.run(clips, {})[1]
+    features = keras.ops.convert_to_numpy(model.head(seen["features"] / FRAMES))
+    middle, apart = features.mean(0), features[1] - features[0]
+    direction = apart / (apart @ apart)
+    model.classifier.kernel.assign(np.stack([-direction, direction], 1) * 8)
+    model.classifier.bias.assign(np.array([1, -1]) * 8 * (middle @ direction))
+    return model, clips
+
+
+@pytest.fixture(scope="module")
+def files(movinet, tmp_path_factory):
+    """The stream files of both formats and the TensorFlow Lite file of whole clips, described as exported ones are."""
+    folder = tmp_path_factory.mktemp("files")
+    model, clips = movinet
+    whole, frame = network.whole(model, clips[:1]), network.streaming(model)
+    contents = {
+        "whole.tflite": tflite.convert(whole[0], network.of_one(whole[1])),
+        "stream.tflite": tflite.convert(frame[0], network.of_one(frame[1])),
+        "stream.onnx": onnx_files.convert(*frame),
+    }
+    for name, content in contents.items():
+        shape = [1, FRAMES if name.startswith("whole") else 1, SIZE, SIZE, 3]
+        description = {"frames": FRAMES, "input": {"clip": {"shape": shape, "margin": 0.1}}}
+        (folder / name).write_bytes(add_metadata(content, f".{name.split('.')[1]}", description, LABELS))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["stream.tflite", "stream.onnx"])
+def test_frame_by_frame_equals_the_whole_clip(files, movinet, name):
+    model, clips = movinet
+    camera = stream.Stream(files / name)
+    assert camera.labels == LABELS
+    for clip in clips:
+        camera.reset()
+        for count, frame in enumerate(clip, start=1):
+            probabilities = camera.push(frame)
+            wanted = keras.ops.softmax(model(clip[None, :count]))[0]
+            np.testing.assert_allclose(probabilities, keras.ops.convert_to_numpy(wanted), atol=1e-4)
+        by_frame = stream.run_clip(camera.runner, clip[None])
+        np.testing.assert_allclose(by_frame, keras.ops.convert_to_numpy(model(clip[None])), atol=1e-4)
+    assert np.ptp(probabilities) > 0.1
+
+
+def test_a_new_clip_begins_with_nothing_remembered(files, movinet):
+    camera = stream.Stream(files / "stream.tflite")
+    frames = movinet[1][0]
+    first = camera.push(frames[0])
+    assert not np.array_equal(camera.push(frames[1]), first)
+    camera.reset()
+    np.testing.assert_array_equal(camera.push(frames[0]), first)
+
+
+def test_a_file_of_a_stream_is_of_the_operations_that_phones_are_fast_at(files):
+    found = tflite.operations((files / "stream.tflite").read_bytes())
+    assert found["CONV_2D"] + found["FULLY_CONNECTED"] > 40
+    assert found["DEPTHWISE_CONV_2D"] == 26  # of space and of time, as in the published file
+    assert found["HARD_SWISH"] > 20
+    assert not {"TRANSPOSE", "CONV_3D", "DELEGATE"} & found.keys()
+
+
+def test_a_base_model_cannot_go_frame_by_frame():
+    with pytest.raises(ValueError, match="looks ahead"):
+        network.streaming(build("movinet-a0", 2, clip=(FRAMES, SIZE, SIZE)))
+
+
+@pytest.mark.parametrize("name", ["whole.tflite", "stream.tflite", "stream.onnx"])
+def test_a_program_that_shares_no_code_with_the_study_names_the_clips(files, videos, repository, tmp_path, name):
+    for video, label in zip(videos, LABELS, strict=True):
+        command = [sys.executable, "-P", repository / "tests" / "export_client.py", files / name, video]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        named, probability = done.stdout.split()
+        assert named == label
+        assert float(probability) > 0.6
+
+
+# ---- poses ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_poses_padded_to_one_length_give_the_logits_of_the_unpadded_clip(stride):
+    keras.utils.set_random_seed(0)
+    options = {"normalisation": "robust", "motion": True, "convolutions": 1, "pool": True, "pre_norm": True}
+    model = build("spobet", 5, layout="hands-42", stride=stride, width=16, depth=1, feed_forward=32, **options)
+    rng = np.random.default_rng(0)
+    clip = rng.random((1, 13, 42, 3), np.float32)
+    clip[..., 2] = rng.random((1, 13, 1)) < 0.8
+    clip[..., :2] *= clip[..., 2:]
+    wanted = keras.ops.convert_to_numpy(model(clip))
+    flat, example = network.whole(model, of_length(clip, 20))
+    for content in (tflite.convert(flat, network.of_one(example)), onnx_files.convert(flat, example)):
+        suffix = ".onnx" if content[:4] != b"\x1c\x00\x00\x00" and b"TFL3" not in content[:8] else ".tflite"
+        given = runner_of(suffix, content)({"clip": of_length(clip, 20)})["logits"]
+        np.testing.assert_allclose(given, wanted, atol=1e-4)
+    assert np.ptp(wanted) > 0.1
+
+
+def test_poses_are_padded_with_frames_without_joints_or_lose_only_such():
+    clip = np.ones((1, 5, 2, 3))
+    assert of_length(clip, 7)[0, :, 0, 0].tolist() == [1] * 5 + [0] * 2
+    assert of_length(of_length(clip, 8), 6).shape == (1, 6, 2, 3)
+
+
+# ---- verification --------------------------------------------------------------------------------------
+
+
+def predictions(rows):
+    rows = np.asarray(rows, np.float32)
+    return Predictions(np.array([str(n) for n in range(len(rows))]), np.arange(len(rows)) % 2, rows, np.array(LABELS))
+
+
+def test_a_file_is_compared_clip_by_clip_with_its_source():
+    source, file = predictions([[2, 1], [0, 3], [5, 4]]), predictions([[2, 1.5], [1, 0], [5, 4]])
+    assert verify.compare(file, source) == {
+        "top1": pytest.approx(2 / 3), "top1_source": pytest.approx(1.0),
+        "agreement": pytest.approx(2 / 3), "max_abs_diff": 3.0,
+    }  # fmt: skip
+    other = Predictions(np.array(["7", "8", "9"]), source.label, source.logits, source.glosses)
+    with pytest.raises(StudyError, match="different clips"):
+        verify.compare(other, source)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({}, ""), ({"max_abs_diff": 2e-3}, "differ by up to 0.002"), ({"agreement": 0.99}, "agrees on 99.0%"),
+    ({"flex_ops": 1}, "1 operations that are not built in"),
+    ({"precision": "float16", "agreement": 0.98}, "agrees on 98.0%"),
+    ({"precision": "float16", "agreement": 0.995, "max_abs_diff": 0.1}, ""),
+    ({"precision": "int8", "agreement": 0.5, "max_abs_diff": 9.0}, ""),
+])  # fmt: skip
+def test_only_a_file_that_is_the_trained_model_passes(change, said):
+    row = {"precision": "float32", "agreement": 1.0, "max_abs_diff": 1e-4, "flex_ops": 0} | change
+    assert (said in verify.problem(row)) if said else not verify.problem(row)
+
+
+def test_latency_is_the_median_after_warming_up():
+    taken = iter([0.2, 0.2, *[0.001] * 100])
+
+    def work():
+        import time
+
+        time.sleep(next(taken))
+
+    assert 0.9 < verify.latency(work) < 20
+
+
+def test_rows_of_all_exported_runs_make_one_table_in_the_contracts_columns(tmp_path, monkeypatch):
+    class Two:
+        name, report_dir, exports = "two", tmp_path, ["b", "a"]
+
+    for run in "ab":
+        row = dict.fromkeys(verify.COLUMNS, 1) | {"run": run}
+        verify.write_table([row], verify.table_path(Two(), run))
+    table = verify.gather(Two())
+    assert table["run"].tolist() == ["b", "a"]
+    assert list(pd.read_csv(tmp_path / "tables" / "export.csv")) == [
+        "run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff",
+        "latency_ms_1_thread", "latency_ms_2_threads", "flex_ops",
+    ]  # fmt: skip
+    verify.table_path(Two(), "a").unlink()
+    with pytest.raises(StudyError, match="run a is not exported: run `make study STUDY=two`"):
+        verify.gather(Two())
+
+
+def test_a_model_computes_in_float32_whatever_it_was_built_for():
+    from lib.training import compute_in_float32
+
+    options = {"layout": "hands-42", "width": 16, "depth": 1, "feed_forward": 32, "normalisation": "robust"}
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    mixed = build("spobet", 5, **options)
+    keras.config.set_dtype_policy("float32")
+    exact = build("spobet", 5, **options)
+    exact.set_weights(mixed.get_weights())
+    poses = np.random.default_rng(0).random((2, 8, 42, 3), np.float32)
+    wanted, before = (keras.ops.convert_to_numpy(model(poses)) for model in (exact, mixed))
+    assert np.abs(before - wanted).max() > 1e-4
+    compute_in_float32(mixed)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(mixed(poses)), wanted, atol=1e-6)
+
+
+def test_description_is_json(tmp_path, toy_onnx):
+    (tmp_path / "a.onnx").write_bytes(add_metadata(toy_onnx, ".onnx", {"a": [1]}, ["x"]))
+    properties = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert json.loads(properties["description"]) == {"a": [1]}

@@ -1,0 +1,85 @@
+"""A trained run as files: all of them made, scored, described; and which of them are released."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.evaluation import Predictions
+from lib.export.files import read_metadata
+from lib.export.release import release
+from lib.export.run import export_run, open_run, path_of
+from lib.runs import PoseRun
+from lib.study import StudyError
+from tests.test_runs import recipes, study  # noqa: F401, fixtures
+
+RUN = "small-s0"
+FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]
+FILES += [("onnx", p) for p in ("float32", "float16", "int8")]
+
+
+@pytest.fixture
+def exported(study, tmp_path, monkeypatch):  # noqa: F811
+    """A run of a study that is trained and exported, and the table."""
+    monkeypatch.setattr("lib.study.RECIPES", tmp_path)
+    study = study.model_copy(update={"exports": [RUN], "release": [RUN]})
+    run = PoseRun(study, RUN)
+    model = run.build()
+    run.pretrain(model)
+    run.train(model)
+    for split in ("val", "test"):
+        run.write_metrics(model, run.predict(model, split), split)
+    return run, export_run(open_run(study, RUN))
+
+
+def test_every_file_is_the_trained_model_and_says_what_it_is(exported):
+    run, table = exported
+    assert list(zip(table["format"], table["precision"], strict=True)) == FILES
+    pd.testing.assert_frame_equal(pd.read_csv(run.report / "export.csv"), table, rtol=1e-4, check_dtype=False)
+    exact = table[table["precision"] == "float32"]
+    assert (exact["agreement"] == 1).all()
+    assert (exact["max_abs_diff"] < 1e-4).all()
+    assert (table["flex_ops"] == 0).all()
+    assert (table[["latency_ms_1_thread", "latency_ms_2_threads"]] > 0).all(axis=None)
+    source = Predictions.load(run.report / "predictions-test.npz")
+    for row in table.to_dict("records"):
+        path = path_of(run.study, RUN, row["format"], row["precision"])
+        assert path.stat().st_size == row["bytes"]
+        description, labels = read_metadata(path)
+        assert labels == run.glosses
+        assert description["input"]["clip"]["shape"] == [1, 12, 42, 3]
+        assert description["precision"] == row["precision"]
+        name = f"predictions-test-{row['format']}-{row['precision']}.npz"
+        scored = Predictions.load(run.report / "exports" / name)
+        np.testing.assert_array_equal(scored.video_id, source.video_id)
+        assert np.abs(scored.logits - source.logits).max() == pytest.approx(row["max_abs_diff"])
+        card = path.with_name(f"{path.name}.md").read_text()
+        for said in (f"{row['top1']:.1%}", "C-UDA", hashlib.sha256(path.read_bytes()).hexdigest(), "42, 3", "5 clips"):
+            assert said in card
+
+    written = release(run)
+    folder = run.study.report_dir / "models"
+    names = [f"{RUN}.tflite", f"{RUN}.onnx", f"{RUN}.sha256", f"{RUN}-labels.txt", "LICENCE.md"]
+    assert {path.name for path in written} == {*names, f"{RUN}.tflite.md", f"{RUN}.onnx.md"}
+    sums = dict(reversed(line.split()) for line in (folder / f"{RUN}.sha256").read_text().splitlines())
+    for name in names[:2]:
+        assert sums[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert read_metadata(folder / name)[0]["precision"] == "float16"
+
+    table.loc[table["precision"] == "float16", "agreement"] = 0.5
+    table.to_csv(run.report / "export.csv", index=False)
+    with pytest.raises(StudyError, match="not released, as the file is not the trained model"):
+        release(run)
+    (run.report / "export.csv").unlink()
+    with pytest.raises(StudyError, match="has no float16 file of tflite"):
+        release(run)
+    with pytest.raises(StudyError, match=f"does not release run {RUN}"):
+        release(PoseRun(run.study.model_copy(update={"release": []}), RUN))
+
+
+def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811
+    run = PoseRun(study, RUN)
+    run.predict(run.build(), "test")
+    with pytest.raises(StudyError, match=r"best\.weights\.h5 is missing: train the run first"):
+        export_run(run)

@@ -240,7 +240,9 @@ def make_callbacks(
     callbacks += [
         keras.callbacks.TerminateOnNaN(raise_error=True),
         Log(folder / "history.csv", past, recipe.epochs),
-        keras.callbacks.TensorBoard(str(folder / "tensorboard")),
+        keras.callbacks.TensorBoard(
+            str(folder / "tensorboard"), write_graph=False
+        ),  # a MoViNet has too many nodes to look at
     ]
     if recipe.early_stopping is not None:
         callbacks.append(StopEarly(folder / "history.csv", monitor, recipe.early_stopping))

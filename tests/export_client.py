@@ -35,7 +35,7 @@ def shrink(frames, size):
     edges = np.linspace(0, frames.shape[1], size + 1).astype(int)[:-1]
     counts = np.diff(np.append(edges, frames.shape[1]))
     sums = np.add.reduceat(np.add.reduceat(frames.astype(np.float32), edges, 1), edges, 2)
-    return sums / (counts[:, None, None] * counts[:, None]) / 255
+    return (sums / (counts[:, None, None] * counts[:, None]) / 255).astype(np.float32)
 
 
 class Model:

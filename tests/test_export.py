@@ -21,6 +21,7 @@ from lib.export import network, stream, tflite, verify
 from lib.export import onnx as onnx_files
 from lib.export.files import add_metadata, open_model, read_metadata, runner_of
 from lib.export.run import of_length, write
+from lib.figures import exports as figures
 from lib.models import build
 from lib.models.movinet_sizes import SIZES
 from lib.study import StudyError
@@ -409,3 +410,16 @@ def test_description_is_json(tmp_path, toy_onnx):
     (tmp_path / "a.onnx").write_bytes(add_metadata(toy_onnx, ".onnx", {"a": [1]}, ["x"]))
     properties = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert json.loads(properties["description"]) == {"a": [1]}
+
+
+def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():
+    rows = [
+        {"run": run, "format": kind, "precision": precision, "bytes": 2e6, "latency_ms_1_thread": 3.0}
+        for run, kinds in (("one", ["tflite", "onnx"]), ("two", ["tflite"]))
+        for kind in kinds
+        for precision in ("float32", "int8")
+    ]
+    panels = figures.sizes_and_speeds(pd.DataFrame(rows)).axes
+    assert [panel.get_title(loc="left") for panel in panels] == ["one", "two"]
+    assert [len(panel.collections[0].get_offsets()) for panel in panels] == [4, 2]
+    assert panels[1].collections[0].get_offsets()[0].tolist() == [2, 3]

@@ -3,22 +3,30 @@
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from lib.figures.style import subplots
 
-PANELS = {"megabytes": "size in MB", "latency_ms_1_thread": "ms a clip (stream: a frame), one thread"}
-
 
 def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
-    """Size and latency of every file, one group for each run; both on scales of powers of ten.
+    """Each file as a point, size against latency on one thread, one panel for each run; the best is below, left.
 
     table: `lib.export.verify.gather`.
     """
-    table = table.assign(megabytes=table["bytes"] / 1e6, file=table["format"] + " " + table["precision"])
-    figure, axes = subplots(1, 2, size=(11, 1.5 + 1.1 * table["run"].nunique()), sharey=True)
-    for ax, (column, label) in zip(axes, PANELS.items(), strict=True):
-        sns.barplot(table, x=column, y="run", hue="file", ax=ax, palette="tab20", legend=ax is axes[1])
-        ax.set(xscale="log", xlabel=label, ylabel="")
-    axes[0].set_title(title)
-    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    table = table.assign(megabytes=table["bytes"] / 1e6)
+    runs = list(table["run"].unique())
+    figure, axes = subplots(1, len(runs), size=(2 + 3.4 * len(runs), 3.8), squeeze=False)
+    look = {"hue": "precision", "style": "format", "s": 90, "alpha": 0.8}
+    kinds = {"hue_order": table["precision"].unique(), "style_order": table["format"].unique()}
+    for ax, run in zip(axes[0], runs, strict=True):
+        files = table[table["run"] == run]
+        sns.scatterplot(files, x="megabytes", y="latency_ms_1_thread", ax=ax, legend=run == runs[0], **look, **kinds)
+        ax.set(title=run, xlabel="size in MB", ylabel="", yscale="log", xlim=(0, None))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(ScalarFormatter())
+    handles, names = axes[0][0].get_legend_handles_labels()
+    axes[0][0].get_legend().remove()
+    figure.legend(handles, names, loc="outside right")
+    axes[0][0].set_ylabel("ms a clip (stream: a frame)")
+    figure.suptitle(title, x=0.01, ha="left")
     return figure

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from test_movinet import SMALL
 from torch import nn
 
 from lib.bench.clips import make_videos
@@ -25,7 +26,6 @@ from lib.figures import exports as figures
 from lib.models import build
 from lib.models.movinet_sizes import SIZES
 from lib.study import StudyError
-from tests.test_movinet import SMALL
 
 SIZE, FRAMES = 32, 4
 LABELS = ["book", "drink"]
@@ -93,6 +93,12 @@ def test_every_precision_of_both_formats_gives_the_logits_of_torch(request, toy,
     else:
         assert difference > 1e-7  # it is another file
     assert maker.custom_ops(quantised) == {}
+
+
+def test_ranges_of_int8_hold_the_values_of_every_clip_not_of_the_first_alone(toy_tflite, toy, clips):
+    calibration = [{"clip": brightness * clip[None]} for brightness in (0.05, 1) for clip in clips]
+    quantised = tflite.quantise(toy_tflite, "int8", calibration)
+    assert np.abs(logits(".tflite", quantised, clips) - toy[2]).max() / np.ptp(toy[2]) < 0.05
 
 
 def test_weights_of_one_shape_are_not_taken_for_one_another():

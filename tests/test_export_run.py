@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+from test_runs import recipes, study  # noqa: F401, fixtures
 
 from lib.evaluation import Predictions
 from lib.export.files import read_metadata
@@ -12,7 +13,6 @@ from lib.export.release import release
 from lib.export.run import export_run, open_run, path_of
 from lib.runs import PoseRun
 from lib.study import StudyError
-from tests.test_runs import recipes, study  # noqa: F401, fixtures
 
 RUN = "small-s0"
 FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -20,14 +19,7 @@ if TYPE_CHECKING:
 
 SIGNATURE = "serving_default"
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
-RAW = (
-    "clip",
-    "image",
-    "features",
-    "frames_seen",
-    "_total",
-)  # ends of names: what a camera gives, what a stream adds up
-LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # what int8 is for; all else is quicker in float32, too
 
 Inputs = dict[str, np.ndarray]  # the inputs of a file by name
 
@@ -53,7 +45,8 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
     """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
 
     float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
-    measured as it comes. int8: values, too, in ranges measured on `calibration`, but for those of `in_float32`.
+    measured as it comes. int8: what LAYERS read and give, too, in ranges measured on `calibration`; coordinates, masks
+    and what a stream adds up need more than 256 steps and stay float32.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
     from ai_edge_quantizer import quantizer, recipe
@@ -70,14 +63,26 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
     elif precision == "int8-dynamic":
         maker.load_quantization_recipe(recipe.dynamic_wi8_afp32())
     else:
-        maker.load_quantization_recipe(recipe.static_wi8_ai8())
-        exceptions = {".*": [Operation.INPUT, Operation.OUTPUT]}
-        exceptions |= {f"^{re.escape(name)};?$": [Operation.ALL_SUPPORTED] for name in in_float32(content)}
-        for name, operations_of_it in exceptions.items():
-            for operation in operations_of_it:
-                maker.update_quantization_recipe(name, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        ranges = maker.calibrate({SIGNATURE: needed(calibration)}, num_threads=1)
+        for layer in LAYERS:
+            maker.add_static_config(".*", Operation[layer], activation_num_bits=8, weight_num_bits=8)
+        ranges = measure(content, maker.get_quantization_recipe(), needed(calibration))
     return bytes(maker.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
+def measure(content: bytes, recipe: list[dict[str, Any]], clips: list[Inputs]) -> dict[str, Any]:
+    """The least and the greatest value of each tensor over all clips, by its name.
+
+    The quantiser's own `calibrate` takes a moving average instead, which hardly looks beyond the first clip.
+    """
+    from ai_edge_quantizer.calibrator import Calibrator
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+    manager = RecipeManager()
+    manager.load_quantization_recipe(recipe)
+    calibrator = Calibrator(content, num_threads=1, qsv_update_func=min_max_update)
+    calibrator.calibrate({SIGNATURE: clips}, manager)
+    return calibrator.get_model_qsvs()
 
 
 def needed(calibration: Iterable[Inputs]) -> list[Inputs]:
@@ -86,22 +91,6 @@ def needed(calibration: Iterable[Inputs]) -> list[Inputs]:
     if not clips:
         raise StudyError("int8 needs clips to measure the ranges of values on: there is no calibration set")
     return clips
-
-
-def in_float32(content: bytes) -> list[str]:
-    """Names of the values that int8 cannot hold, up to the next layer: coordinates, masks, the sums of a stream.
-
-    Coordinates are divided by lengths, which 256 steps make zero; sums grow beyond any range that was measured.
-    """
-    model = parse(content)
-    graph, codes = model.subgraphs[0], code_names(model)
-    inputs = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].inputs}
-    reached, found = {index for index, name in inputs.items() if name.endswith(RAW)}, []
-    for operator in graph.operators:  # in the order of the data
-        if reached & set(operator.inputs) and codes[operator.opcodeIndex] not in LAYERS:
-            reached |= set(operator.outputs)
-            found += [graph.tensors[index].name.decode() for index in operator.outputs]
-    return found
 
 
 def parse(content: bytes) -> schema.ModelT:

@@ -26,7 +26,7 @@ PRECISIONS = {
     "float32": "weights and computation in float32",
     "float16": "weights in float16, computed in float32",
     "int8-dynamic": "weights in int8 with a scale for each channel; the range of values is measured on each clip",
-    "int8": "weights in int8 with a scale for each channel, and so is what layers read, in ranges measured on clips of train",
+    "int8": "weights in int8 with a scale for each channel, what layers read in ranges measured on clips of train",
 }
 LIMITS = {
     "clips": (

@@ -7,7 +7,9 @@ from hypothesis import settings
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they save
 REPOSITORY = Path(__file__).parents[1]
-settings.register_profile("study", deadline=None)  # how long an example takes says how busy the machine is
+# The same examples every time, so that a failure is the change's own; `--hypothesis-profile=default` draws others.
+# No deadline: how long an example takes says how busy the machine is.
+settings.register_profile("study", deadline=None, derandomize=True)
 settings.load_profile("study")
 
 

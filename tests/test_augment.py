@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -317,6 +317,15 @@ def test_splice_takes_one_hand_or_one_end_of_the_other_clip_and_the_rest_of_this
     assert kinds == {"left", "right", "beginning", "end"}
 
 
+def test_a_clip_of_one_joint_has_no_size_to_bring_to_that_of_another():
+    one = np.zeros((1, 54, 3), np.float32)
+    one[0, 3] = [417.3, 291.7, 1]
+    to = clip_of(6, missing=0, seed=1)
+    aligned = align(one, to)
+    np.testing.assert_allclose(aligned[:, 3, :2], np.broadcast_to(to[..., :2].mean((0, 1)), (6, 2)), rtol=1e-4)
+    assert not aligned[:, [0, 1, 53]].any()
+
+
 def test_without_another_clip_nothing_is_spliced():
     clip = clip_of()
     np.testing.assert_array_equal(augment(clip, PoseAugment(splice=1, probability=0), OPENPOSE, rng()), clip)
@@ -327,6 +336,7 @@ def test_without_another_clip_nothing_is_spliced():
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 40), missing=st.floats(0, 1))
+@example(seed=243, frames=1, missing=0.9375)  # spliced with a clip of one joint
 def test_whatever_is_drawn_the_result_is_a_clip_and_missing_stays_without_coordinates(seed, frames, missing):
     clip = clip_of(frames, missing=missing, seed=seed)
     before = clip.copy()

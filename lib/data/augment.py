@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lib.data.layouts import Layout
 
 HANDS = ("left", "right")
+NO_SPREAD = 1e-5  # of another clip's spread: float32 has seven digits
 
 
 class PoseAugment(BaseModel):
@@ -80,9 +81,13 @@ def splice(clip: np.ndarray, other: np.ndarray, layout: Layout, rng: np.random.G
 
 
 def align(clip: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Bring a clip to the number of frames, the centre and the spread of another."""
+    """Bring a clip to the number of frames, the centre and the spread of another.
+
+    A clip of one joint has no spread, or that of rounding errors: it keeps its size.
+    """
     clip = resample(clip, np.linspace(0, len(clip) - 1, len(to)))
-    ratio = spread(to) / max(spread(clip), np.finfo(np.float32).tiny)
+    here, there = spread(clip), spread(to)
+    ratio = there / here if here > NO_SPREAD * there else 1.0
     return with_xy(clip, (clip[..., :2] - centre(clip)) * ratio + centre(to))
 
 

@@ -8,6 +8,7 @@ import pytest
 from test_runs import recipes, study  # noqa: F401, fixtures
 
 from lib.evaluation import Predictions
+from lib.export.card import accuracy
 from lib.export.files import read_metadata
 from lib.export.release import release
 from lib.export.run import export_run, open_run, path_of
@@ -83,3 +84,10 @@ def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811
     run.predict(run.build(), "test")
     with pytest.raises(StudyError, match=r"best\.weights\.h5 is missing: train the run first"):
         export_run(run)
+
+
+@pytest.mark.parametrize(("precision", "lost", "said"), [("int8", 0.05, True), ("int8", 0.01, False)])
+def test_a_card_says_what_int8_costs_and_why_where_it_costs_more_than_two_points(precision, lost, said):
+    row = {"precision": precision, "top1": 0.5 - lost, "top1_source": 0.5, "agreement": 0.9, "flex_ops": 0}
+    text = accuracy(row | {"max_abs_diff": 1.0}, {"n": 100, "top1_ci95": [0.4, 0.6]})
+    assert ("Int8 costs 5.0 points**: its weights have 256 steps" in text) == said

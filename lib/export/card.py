@@ -28,6 +28,13 @@ PRECISIONS = {
     "int8-dynamic": "weights in int8 with a scale for each channel; the range of values is measured on each clip",
     "int8": "weights in int8 with a scale for each channel, what layers read in ranges measured on clips of train",
 }
+ROUNDED = (
+    "its weights have 256 steps for each channel, and errors add up over the layers, in a stream over the frames, too"
+)
+WHY_INT8 = {
+    "int8-dynamic": f"{ROUNDED}.",
+    "int8": f"{ROUNDED}; what layers read and give has 256 steps as well, in one range for all channels.",
+}
 LIMITS = {
     "clips": (
         "- One person, seen from the front, one sign in each clip, cut to the sign.",
@@ -146,7 +153,7 @@ def accuracy(row: dict[str, Any], metrics: dict[str, Any]) -> str:
     if wrong := problem(row):
         text += f" **Not the trained model: {wrong}.**"
     if lost > DROP and row["precision"].startswith("int8"):
-        text += f" **Int8 costs {100 * lost:.1f} points.**"
+        text += f" **Int8 costs {100 * lost:.1f} points**: {WHY_INT8[row['precision']]}"
     return text
 
 

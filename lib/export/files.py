@@ -26,8 +26,8 @@ class Runner(Protocol):
     def __call__(self, inputs: Inputs) -> Inputs:
         """Inputs to outputs, float32, by name."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the inputs by name, of one clip."""
+    def zeros(self) -> Inputs:
+        """The inputs of one clip by name, all zero."""
 
 
 def add_metadata(content: bytes, suffix: str, description: dict[str, Any], labels: list[str]) -> bytes:

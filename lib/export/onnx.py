@@ -149,9 +149,9 @@ class Runner:
         """Inputs and outputs float32, by name."""
         return dict(zip(self.outputs, self.session.run(None, inputs), strict=True))
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the inputs by name, of one clip."""
-        return {one.name: (1, *one.shape[1:]) for one in self.session.get_inputs()}
+    def zeros(self) -> Inputs:
+        """The inputs of one clip by name, all zero."""
+        return {one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in self.session.get_inputs()}
 
 
 def custom_ops(content: bytes) -> dict[str, int]:

@@ -34,7 +34,7 @@ class Stream:
 
 def first_buffers(runner: Runner) -> dict[str, np.ndarray]:
     """The buffers before the first frame: zeros by name."""
-    return {name: np.zeros(shape, np.float32) for name, shape in runner.shapes().items() if name != IMAGE}
+    return {name: value for name, value in runner.zeros().items() if name != IMAGE}
 
 
 def step(runner: Runner, image: np.ndarray, buffers: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -124,9 +124,10 @@ class Runner:
         """Inputs and outputs float32, by name."""
         return self.run(**inputs)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the inputs by name."""
-        return {name: tuple(detail["shape"]) for name, detail in self.run.get_input_details().items()}
+    def zeros(self) -> Inputs:
+        """The inputs of one clip by name, all zero."""
+        details = self.run.get_input_details()
+        return {name: np.zeros(detail["shape"], detail["dtype"]) for name, detail in details.items()}
 
 
 def operations(content: bytes) -> Counter[str]:

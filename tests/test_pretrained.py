@@ -8,8 +8,11 @@ import tarfile
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from lib.data.video import read_clip
+from lib.export import network, stream, tflite
+from lib.export.files import runner_of
 from lib.models import build, weights
 from lib.models.movinet_tflite import load_mobile_tflite, read_tflite, to_own_layout
 from lib.models.pretrained import load_pretrained
@@ -119,6 +122,19 @@ def test_an_archive_that_is_none_or_holds_no_checkpoint_is_one_clear_error(folde
 # ---- the file for phones -------------------------------------------------------------------------------
 
 
+def published_logits(runner, clip):
+    """Of the published file, which goes frame by frame, after the last frame of a clip (1, frames, …)."""
+    state = {name: np.zeros(d["shape"], d["dtype"]) for name, d in runner.get_input_details().items()}
+    for frame in range(clip.shape[1]):
+        state = runner(**state | {"image": clip[:, frame : frame + 1]})
+        logits = state.pop("logits")
+    return logits
+
+
+def real_videos(wlasl_root):
+    return sorted((wlasl_root / "videos").glob("*.mp4"))[:14]
+
+
 def test_the_file_for_phones_names_every_convolution_and_residual_scale(phone_file):
     layers, scales = read_tflite(phone_file)
     assert len(layers) == 64
@@ -138,17 +154,25 @@ def test_the_dequantised_model_calls_a_real_clip_by_its_name(phone_model, offici
 
 
 def test_logits_follow_those_of_the_file_itself(phone_model, phone_file, official_weights):
-    from ai_edge_litert.interpreter import Interpreter
-
     clip = read_clip(official_weights / "carving_ice.mp4", frames=8, size=172)[None] / np.float32(255)
-    runner = Interpreter(str(phone_file)).get_signature_runner()
-    state = {name: np.zeros(d["shape"], d["dtype"]) for name, d in runner.get_input_details().items()}
-    for frame in range(clip.shape[1]):
-        state = runner(**state | {"image": clip[:, frame : frame + 1]})
-        logits = state.pop("logits")
+    logits = published_logits(Interpreter(str(phone_file)).get_signature_runner(), clip)
     ours = keras.ops.convert_to_numpy(phone_model(clip))
     assert np.corrcoef(logits.ravel(), ours.ravel())[0, 1] > 0.95
     assert logits.argmax() == ours.argmax()
+
+
+def test_exported_again_to_int8_it_names_clips_as_the_published_file_does(phone_model, phone_file, wlasl_root):
+    recorded, example = network.streaming(phone_model)
+    exact = tflite.convert(recorded, network.of_one(example))
+    videos = [read_clip(path, frames=8, size=172)[None] / np.float32(255) for path in real_videos(wlasl_root)]
+    ranges = stream.seen_by(runner_of(".tflite", exact), videos[:4])
+    again = runner_of(".tflite", tflite.quantise(exact, "int8", ranges))
+    published = Interpreter(str(phone_file)).get_signature_runner()
+    carving_ice = read_clip(phone_file.with_name("carving_ice.mp4"), frames=8, size=172)[None] / np.float32(255)
+    alike = [stream.run_clip(again, c).argmax() == published_logits(published, c).argmax() for c in videos[4:]]
+    assert np.mean(alike) >= 0.9
+    labels = phone_file.with_name("kinetics600_label_map.txt").read_text().splitlines()
+    assert labels[stream.run_clip(again, carving_ice).argmax()] == "carving ice"
 
 
 def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phone_file):

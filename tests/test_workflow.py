@@ -183,6 +183,9 @@ def test_only_the_runs_that_the_study_exports_are_exported(bench):
     assert "notebook 10_export: files of spobet-s1" in planned
     assert "files of spobet-s0" not in planned
     assert "notebook 10_export: reports/tiny/tables/export.csv" in planned
+    assert "reports/tiny/models/" not in planned
+    bench.study(exports=["spobet-s1"], release=["spobet-s1"])
+    assert "reports/tiny/models/spobet-s1.onnx.md" in bench.make("--dry-run").stdout
 
 
 def test_failing_notebook_says_so_last_and_leaves_no_output(bench):

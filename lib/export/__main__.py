@@ -1,4 +1,4 @@
-"""python -m lib.export <study> <data root, or ""> <run>: all files of a trained run, and its release if it has one."""
+"""python -m lib.export <files | release> <study> <data root, or ""> <run>: all files of a trained run; its release."""
 
 import sys
 
@@ -6,10 +6,10 @@ from lib.export.release import release
 from lib.export.run import export_run, open_run
 from lib.study import StudyError, load_study
 
+WORK = {"files": export_run, "release": release}
+
 try:
-    run = open_run(load_study(sys.argv[1], sys.argv[2], require_data=False), sys.argv[3])
-    export_run(run)
-    if run.name in run.study.release:
-        release(run)
+    work, study, data, run = sys.argv[1:]
+    WORK[work](open_run(load_study(study, data, require_data=False), run))
 except StudyError as error:
     sys.exit(f"error: {error}")

@@ -5,11 +5,13 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from test_runs import recipes, study  # noqa: F401, fixtures
 
 from lib.evaluation import Predictions
 from lib.export.card import accuracy
 from lib.export.files import read_metadata
+from lib.export.predict import predict
 from lib.export.release import release
 from lib.export.run import export_run, open_run, path_of
 from lib.runs import PoseRun
@@ -77,6 +79,20 @@ def test_every_file_is_the_trained_model_and_says_what_it_is(exported):
         release(run)
     with pytest.raises(StudyError, match=f"does not release run {RUN}"):
         release(PoseRun(run.study.model_copy(update={"release": []}), RUN))
+
+    # one's own landmarks, as the store has them untrimmed, are named as the run names them
+    expected = dict(zip(source.video_id, softmax(source.logits, axis=1), strict=True))
+    for video_id in source.video_id[:3]:
+        for suffix in ("tflite", "onnx"):
+            named = predict(path_of(run.study, RUN, suffix, "float32"), run.poses[video_id], top=2)
+            best = np.argsort(-expected[video_id])[:2]
+            assert list(named.index) == [run.glosses[label] for label in best]
+            np.testing.assert_allclose(named, expected[video_id][best], rtol=1e-4)
+    path = path_of(run.study, RUN, "tflite", "float32")
+    with pytest.raises(StudyError, match=r"reads clips of \[42, 3\] behind the frames, not \[54, 3\]"):
+        predict(path, np.ones((9, 54, 3), np.float32))
+    with pytest.raises(StudyError, match="no joint is seen"):
+        predict(path, np.zeros((9, 42, 3), np.float32))
 
 
 def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from lib.bench import costs as bench_costs
 from lib.models import build
 from lib.models.cost import costs, gflops
 
@@ -87,6 +88,7 @@ def test_another_backend_gives_none(monkeypatch):
 COUNT = """
 import numpy as np
 from keras import Sequential, layers
+from lib.bench import costs as bench_costs
 from lib.models import build
 from lib.models.cost import costs, gflops
 frames = np.zeros((1, 9, 9, 4), np.float32)
@@ -122,3 +124,14 @@ def test_costs_stand_beside_the_published_with_their_source():
     assert table.loc["parameters", "published"] == 3.79e6
     assert table["ratio"].tolist() == pytest.approx([1, 1], abs=0.01)
     assert "pytorchvideo" in table.attrs["source"]
+    row = bench_costs.row(table)
+    assert row["published parameters, 1e6"] == 3.79
+    assert row["multiply-adds, 1e9"] == table.loc["multiply-adds, 1e9", "ours"]
+
+
+def test_of_each_model_every_published_form_is_counted_and_of_the_smallest_movinet_the_phones_too():
+    assert {model: list(bench_costs.forms(model)) for model in ("movinet-a0", "movinet-a5", "s3d")} == {
+        "movinet-a0": ["base", "stream", "phone"],
+        "movinet-a5": ["base", "stream"],
+        "s3d": [""],
+    }

@@ -15,7 +15,9 @@ from ai_edge_litert import schema_py_generated as schema
 from test_movinet import SMALL
 from torch import nn
 
+from lib.bench import export as bench
 from lib.bench.clips import make_videos
+from lib.bench.official import NotInstalledError
 from lib.data.video import read_clip
 from lib.evaluation import Predictions
 from lib.export import network, stream, tflite, verify
@@ -432,3 +434,30 @@ def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():
     assert [panel.get_title(loc="left") for panel in panels] == ["one", "two"]
     assert [len(panel.collections[0].get_offsets()) for panel in panels] == [4, 2]
     assert panels[1].collections[0].get_offsets()[0].tolist() == [2, 3]
+    many = pd.concat([pd.DataFrame(rows).assign(run=name) for name in "abcd"])
+    assert [panel.get_title(loc="left") for panel in figures.sizes_and_speeds(many).axes] == [*"abcd"]
+
+
+# ---- benchmark -----------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_calls_both_files_by_turns_and_says_which_peer_is_missing(
+    toy_tflite, toy_onnx, tmp_path, monkeypatch
+):
+    paths = {"ours": tmp_path / "toy.tflite", "peer": tmp_path / "toy.onnx"}
+    paths["ours"].write_bytes(toy_tflite)
+    paths["peer"].write_bytes(toy_onnx)
+    both = bench.timed("a clip", paths, rounds=3)
+    assert both["ratio"] == both["ours"] / both["peer"] > 0
+    assert both["rounds"] == 3
+
+    def no_official(folder):
+        raise NotInstalledError("no network")
+
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))  # without published weights
+    monkeypatch.setattr(bench, "exported", lambda what, folder, **options: paths["ours"])
+    monkeypatch.setattr(bench, "install", no_official)
+    rows = [bench.frame_row(tmp_path, rounds=1, size=8), bench.phone_row(tmp_path, rounds=1, size=8)]
+    assert [np.isnan(row["ratio"]) for row in rows] == [True, True]
+    assert "no network" in rows[0]["note"]
+    assert "movinet_a0_stream_k600_int8.tflite" in rows[1]["note"]

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,17 @@ REPOSITORY = Path(__file__).parents[2]
 CLASSES = 100
 # The published training of WLASL (RMSprop); the norm of all gradients together is clipped, on both sides.
 RATE, MOMENTUM, EPSILON, CLIP_NORM = 0.01, 0.9, 1.0, 1.0
+
+# MoViNet-A0-Stream, as the published study builds it.
+FORM = {
+    "model_id": "a0",
+    "causal": True,
+    "conv_type": "2plus1d",
+    "se_type": "2plus3d",
+    "activation": "hard_swish",
+    "gating_activation": "hard_sigmoid",
+    "use_positional_encoding": False,
+}
 
 
 class NotInstalledError(Exception):
@@ -56,15 +68,7 @@ def official(batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]
     import tf_keras
     from official.projects.movinet.modeling import movinet, movinet_model
 
-    backbone = movinet.Movinet(
-        model_id="a0",
-        causal=True,
-        conv_type="2plus1d",
-        se_type="2plus3d",
-        activation="hard_swish",
-        gating_activation="hard_sigmoid",
-        use_positional_encoding=False,
-    )
+    backbone = movinet.Movinet(**FORM)
     model = movinet_model.MovinetClassifier(backbone, num_classes=CLASSES)
     model.build([None, frames, size, size, 3])
     model.compile(
@@ -73,6 +77,24 @@ def official(batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]
     )
     packages = ("tf-models-official", "tensorflow", "tf-keras")
     return works(model, tf, random_batch(batch, frames, size), {name: version(name) for name in packages})
+
+
+def export(path: str, size: int) -> dict[str, Callable[[], Any]]:
+    """Write the float32 TensorFlow Lite file of the same network, frame by frame, as the package's own export does."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    from official.projects.movinet.tools.export_saved_model import build_and_export_saved_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_and_export_saved_model(
+            folder,
+            **FORM,
+            num_classes=CLASSES,
+            input_shape=(1, 1, size, size, 3),
+            bundle_input_init_states_fn=False,
+        )
+        Path(path).write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    return {}
 
 
 def random_batch(batch: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -23,6 +24,7 @@ from lib.evaluation import Predictions
 from lib.export import network, stream, tflite, verify
 from lib.export import onnx as onnx_files
 from lib.export.files import add_metadata, open_model, read_metadata, runner_of
+from lib.export.onnx_graph import activations_first
 from lib.export.run import of_length, write
 from lib.figures import exports as figures
 from lib.models import build
@@ -421,6 +423,44 @@ def test_description_is_json(tmp_path, toy_onnx):
     (tmp_path / "a.onnx").write_bytes(add_metadata(toy_onnx, ".onnx", {"a": [1]}, ["x"]))
     properties = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert json.loads(properties["description"]) == {"a": [1]}
+
+
+def conv_then(*nodes):
+    """A convolution, and nodes behind it: (operation, its further inputs and attributes)."""
+    make, name, made = onnx.helper, "y0", []
+    for number, (kind, more, attributes) in enumerate(nodes, 1):
+        made.append(make.make_node(kind, [name, *more], [f"y{number}"], **attributes))
+        name = f"y{number}"
+    values = {"w": np.random.default_rng(0).normal(size=(4, 3, 3, 3)), "low": 0.0, "high": 6.0, "shift": np.ones(4)}
+    constants = [onnx.numpy_helper.from_array(np.asarray(value, np.float32), one) for one, value in values.items()]
+    constants.append(onnx.numpy_helper.from_array(np.array([2, 2, 4, 4, 4]), "shape"))
+    shape = make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4, 3, 6, 6])
+    out = make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+    graph = make.make_graph([make.make_node("Conv", ["x", "w"], ["y0"]), *made], "g", [shape], [out], constants)
+    return make.make_model(graph, opset_imports=[make.make_opsetid("", 20)], ir_version=9)
+
+
+TURN = ("Transpose", [], {"perm": [0, 2, 3, 1]})
+FOLD, CUT, RELU = ("Reshape", ["shape"], {}), ("Clip", ["low", "high"], {}), ("Relu", [], {})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([TURN, CUT], ["Conv", "Clip", "Transpose"]),
+        ([TURN, FOLD, RELU], ["Conv", "Relu", "Transpose", "Reshape"]),
+        ([RELU, TURN, CUT], ["Conv", "Relu", "Transpose", "Clip"]),
+        ([TURN, ("Add", ["shift"], {}), RELU], ["Conv", "Transpose", "Add", "Relu"]),
+    ],
+)
+def test_activations_move_behind_their_convolution_where_values_are_only_moved(nodes, expected):
+    model, x = conv_then(*nodes), np.random.default_rng(1).normal(size=(4, 3, 6, 6)).astype(np.float32)
+    before = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    activations_first(model)
+    assert [node.op_type for node in model.graph.node] == expected
+    np.testing.assert_array_equal(
+        onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0], before
+    )
 
 
 def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from lib.export.onnx_graph import ACTIVATIONS, activations_first
 from lib.export.tflite import Inputs, first_line
 from lib.study import StudyError
 
@@ -91,14 +92,16 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
     with tempfile.TemporaryDirectory() as folder:
         fused, quantised = Path(folder) / "fused.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(onnx.load_from_string(content), fused, skip_symbolic_shape=True)
+        model = onnx.load(fused)
+        activations_first(model)
         quantize_static(
-            fused,
+            model,
             quantised,
             Clips(calibration),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", *ACTIVATIONS],
         )
         return quantised.read_bytes()
 

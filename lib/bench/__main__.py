@@ -15,6 +15,8 @@ PARTS = {
     "x3d": "lib.bench.torch_video",
     "spobet": "lib.bench.spobet",
     "preprocessing": "lib.bench.preprocessing",
+    "export": "lib.bench.export",
+    "costs": "lib.bench.costs",
 }
 
 

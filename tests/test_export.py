@@ -18,7 +18,7 @@ from torch import nn
 
 from lib.bench import export as bench
 from lib.bench.clips import make_videos
-from lib.bench.official import NotInstalledError
+from lib.bench.official import CLASSES, NotInstalledError
 from lib.data.video import read_clip
 from lib.evaluation import Predictions
 from lib.export import network, stream, tflite, verify
@@ -501,3 +501,13 @@ def test_the_benchmark_calls_both_files_by_turns_and_says_which_peer_is_missing(
     assert [np.isnan(row["ratio"]) for row in rows] == [True, True]
     assert "no network" in rows[0]["note"]
     assert "movinet_a0_stream_k600_int8.tflite" in rows[1]["note"]
+
+
+def test_the_benchmark_compares_the_runtimes_on_one_network(tmp_path):
+    path = tmp_path / "m.tflite"
+    bench.export_clip(str(path), "spobet-plus")
+    runners = open_model(path), open_model(path.with_suffix(".onnx"))
+    clip = np.random.default_rng(0).random(runners[0].zeros()["clip"].shape, np.float32)
+    logits = [runner({"clip": clip})["logits"] for runner in runners]
+    assert logits[0].shape == (1, CLASSES)
+    np.testing.assert_allclose(*logits, atol=1e-4)

@@ -131,10 +131,10 @@ def export_clip(path: str, recipe: str) -> dict[str, Callable]:
     from lib.data.layouts import LAYOUTS
     from lib.export import network, onnx, tflite
     from lib.models import build
-    from lib.recipes import read_config
+    from lib.recipes import PoseConfig, read_config
 
     config = read_config(recipe)
-    if config.reads_poses():
+    if isinstance(config, PoseConfig):
         clip: tuple[int, ...] = (config.max_frames, len(LAYOUTS[POSES["layout"]].joints), 3)
         model = build(config.model, CLASSES, **POSES, **config.options)
     else:

@@ -15,7 +15,6 @@ PARTS = {
     "x3d": "lib.bench.torch_video",
     "spobet": "lib.bench.spobet",
     "preprocessing": "lib.bench.preprocessing",
-    "export": "lib.bench.export",
     "costs": "lib.bench.costs",
 }
 

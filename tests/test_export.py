@@ -28,6 +28,7 @@ from lib.export.onnx_graph import activations_first
 from lib.export.run import of_length, write
 from lib.figures import exports as figures
 from lib.models import build
+from lib.models.motion import frame_differences
 from lib.models.movinet_sizes import SIZES
 from lib.study import StudyError
 
@@ -77,6 +78,24 @@ def toy_onnx(toy):
 def logits(suffix, content, clips):
     runner = runner_of(suffix, content)
     return np.concatenate([runner({"clip": clip[None]})["logits"] for clip in clips])
+
+
+class ChangingToy(Toy):
+    """The toy, of what changes in the clip."""
+
+    def forward(self, **inputs):
+        return super().forward(clip=frame_differences(inputs["clip"]))
+
+
+@pytest.mark.parametrize("kind", [".tflite", ".onnx"])
+def test_a_network_that_reads_differences_of_frames_gives_the_same_logits(kind, toy, clips):
+    model = ChangingToy().eval()
+    flat, example = network.prepare(model, {"clip": torch.as_tensor(clips[:2])})
+    content = tflite.convert(flat, network.of_one(example)) if kind == ".tflite" else onnx_files.convert(flat, example)
+    with torch.no_grad():
+        expected = model(clip=torch.as_tensor(clips))["logits"].numpy()
+    assert np.abs(expected - toy[2]).max() > 0.01
+    np.testing.assert_allclose(logits(kind, content, clips), expected, atol=1e-5)
 
 
 # ---- formats and precisions ----------------------------------------------------------------------------

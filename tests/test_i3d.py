@@ -87,6 +87,14 @@ def test_pixels_are_mapped_to_minus_one_to_one(model):
     np.testing.assert_allclose(numpy(model.get_layer("normalise")(grey)), [-1, -0.5, 0, 1], atol=1e-6)
 
 
+def test_differences_of_frames_are_what_the_network_reads_if_asked_for(model):
+    changing = random_model(differences=True)
+    clips = clips_of()
+    changes = np.diff(clips, axis=1, prepend=clips[:, :1])
+    expected = numpy(model(changes + 0.5, training=False))  # 0.5 becomes 0
+    np.testing.assert_allclose(numpy(changing(clips, training=False)), expected, atol=1e-4)
+
+
 def test_logits_are_the_mean_over_time_of_a_linear_layer_of_the_features(model):
     clips = clips_of()
     features = numpy(feature_extractor(model)(clips, training=False))

@@ -100,6 +100,14 @@ def test_logits_equal_those_of_the_published_network(family, clip, options, tmp_
     np.testing.assert_allclose(logits(model, clips), expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
+@every_family
+def test_differences_of_frames_are_what_the_network_reads_if_asked_for(family):
+    clips = clips_of()
+    changes = np.diff(clips, axis=1, prepend=clips[:, :1])
+    expected = logits(build(family), changes + np.float32(COLOURS[family][0]))  # the mean is taken off
+    np.testing.assert_allclose(logits(build(family, differences=True), clips), expected, atol=1e-4)
+
+
 def test_s3d_has_the_published_parameters_and_multiply_adds():
     table = s3d_module.PUBLISHED["s3d"]
     assert table["clip"] == (16, 224, 224)

@@ -15,6 +15,7 @@ import numpy as np
 from keras import layers
 from pydantic import BaseModel, ConfigDict, Field
 
+from lib.models.motion import DIFFERENCES, frame_differences
 from lib.study import StudyError
 
 NORM_EPSILON = 1e-3  # keras' default, which the published Keras model keeps
@@ -53,6 +54,7 @@ class I3DConfig(BaseModel):
     dropout: float = Field(0.5, ge=0, lt=1, description="of the features before the head")
     momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance that a step keeps")
     freeze: int = Field(0, ge=0, le=len(STAGES), description="stages, from the input, that do not train")
+    differences: bool = Field(False, description=DIFFERENCES)
 
 
 def build_i3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: Any) -> keras.Model:
@@ -64,6 +66,7 @@ def build_i3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
     config = I3DConfig(**options)
     clips = keras.Input((*clip, 3))
     x = layers.Rescaling(2.0, -1.0, name="normalise")(clips)  # the published weights expect [-1, 1]
+    x = frame_differences(x) if config.differences else x
     x = inception(stem(x, config.momentum), config.momentum)
     x = layers.AveragePooling3D((min(2, x.shape[1]), *x.shape[2:4]), strides=1, name="features")(x)
     x = layers.Dropout(config.dropout, name="dropout")(x)

@@ -15,6 +15,7 @@ from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field
 
 from lib.models.flat import flatten_convolutions
+from lib.models.motion import DIFFERENCES, frame_differences
 from lib.study import StudyError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class S3DConfig(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1, description="of the pooled features before the head")
     momentum: float = Field(0.999, ge=0, lt=1, description="share of the running mean and variance that a step keeps")
     freeze: int = Field(0, ge=0, le=BLOCKS, description="blocks, from the input, that do not train")
+    differences: bool = Field(False, description=DIFFERENCES)
 
 
 def build_s3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: Any) -> TorchVideoModel:
@@ -69,6 +71,7 @@ def build_s3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
         ("classifier.1", network.classifier[1]),
         dropout=config.dropout,
         colours=(MEAN, STD),
+        differences=config.differences,
         name="s3d",
     )
     return model.ready(clip, config.freeze)
@@ -104,12 +107,13 @@ class TorchVideoModel(keras.Model):
         *,
         dropout: float,
         colours: tuple[tuple[float, ...], tuple[float, ...]],
+        differences: bool,
         name: str,
     ) -> None:
         """Blocks, in order, and head go by their names in the published state dict.
 
-        colours: mean and standard deviation of red, green and blue. The head reads and gives torch's layout
-        (batch, channels, frames, height, width).
+        colours: mean and standard deviation of red, green and blue. differences: the blocks read frame_differences of
+        them. The head reads and gives torch's layout (batch, channels, frames, height, width).
         """
         super().__init__(name=name)
         mean, std = colours
@@ -117,6 +121,7 @@ class TorchVideoModel(keras.Model):
         scale = [1 / value for value in std]
         offset = [-value * factor for value, factor in zip(mean, scale, strict=True)]
         self.normalise = layers.Rescaling(scale, offset, dtype="float32", name="normalise")
+        self.differences = differences
         self.blocks = [wrap(key, module) for key, module in blocks.items()]
         self.dropout = layers.Dropout(dropout, dtype="float32", name="dropout")
         self.head = wrap(*head)
@@ -131,8 +136,10 @@ class TorchVideoModel(keras.Model):
         """What the head reads: (batch, channels, frames', height', width')."""
         import torch
 
+        x = self.normalise(clips)
+        x = frame_differences(x) if self.differences else x
         # This view has torch's channels_last_3d layout already, in which convolutions on a CPU are fastest.
-        x = self.normalise(clips).permute(0, 4, 1, 2, 3)
+        x = x.permute(0, 4, 1, 2, 3)
         mixed = self.compute_dtype == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():  # an export keeps what is there
             for block in self.blocks:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lib.models.flat import flatten_convolutions, over_time
+from lib.models.motion import DIFFERENCES
 from lib.models.s3d import (
     TorchVideoModel,
     check_clip,
@@ -51,6 +52,7 @@ class X3DConfig(BaseModel):
     dropout: float = Field(0.5, ge=0, lt=1, description="of the pooled features before the head")
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the running mean and variance that a step keeps")
     freeze: int = Field(0, ge=0, le=BLOCKS, description="blocks, from the input, that do not train")
+    differences: bool = Field(False, description=DIFFERENCES)
 
 
 def count_stages(_variant: str) -> int:
@@ -76,6 +78,7 @@ def build_x3d(num_classes: int, clip: tuple[int, int, int] | None = None, **opti
         ("blocks.5.proj", pointwise(head.proj)),
         dropout=config.dropout,
         colours=(MEAN, STD),
+        differences=config.differences,
         name=name,
     )
     return model.ready(clip, config.freeze)

@@ -258,9 +258,9 @@ def movinet(videos):
     keras.utils.set_random_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "a0", SMALL)  # the published A0 takes a minute to convert
-        model = build("movinet-a0", 2, clip=(FRAMES, SIZE, SIZE), stream=True, residual=0.5)
+        model = build("movinet-a0", 2, clip=(FRAMES, SIZE, SIZE), stream=True, residual=0.5, differences=True)
     clips = np.stack([read_clip(path, frames=FRAMES, size=SIZE) for path in videos]) / np.float32(255)
-    seen = model.run(clips, {})[1]
+    seen = model.run(keras.ops.convert_to_tensor(clips), {})[1]
     features = keras.ops.convert_to_numpy(model.head(seen["features"] / FRAMES))
     middle, apart = features.mean(0), features[1] - features[0]
     direction = apart / (apart @ apart)

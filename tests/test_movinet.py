@@ -303,6 +303,7 @@ STREAMS = {
     "gate of a frame": {"squeeze_excite": "2d", "positions": True},
     "gate of the clip": {"squeeze_excite": "3d"},
     "mobile": {"mobile": True},
+    "differences of frames": {"differences": True},
 }
 
 
@@ -322,6 +323,14 @@ def test_piece_by_piece_gives_the_logits_of_the_clip_so_far(options, small):
     assert min(np.ptp(so_far, 0).max(), np.ptp(so_far, 1).max()) > 0.01  # both frames and clips make a difference
     for frames in (1, 3):
         np.testing.assert_allclose(list(in_pieces(model, clips, frames)), so_far[frames - 1 :: frames], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_differences_of_frames_are_what_the_network_reads_if_asked_for(kind, small):
+    model, changing = (random_model(stream=kind == "stream", differences=asked) for asked in (False, True))
+    clips = clips_of()
+    expected = logits(model, np.diff(clips, axis=1, prepend=clips[:, :1]))
+    np.testing.assert_allclose(logits(changing, clips), expected, atol=1e-4)
 
 
 def test_a_base_model_cannot_go_frame_by_frame(small):

@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lib.models.motion import DIFFERENCES, frame_differences
 from lib.models.movinet_sizes import SIZES
 from lib.models.movinet_weights import load_official_checkpoint as load_official_checkpoint  # so that it is found here
 from lib.models.norm import BatchNorm
@@ -73,6 +74,7 @@ class MovinetConfig(BaseModel):
     )
     fix_norm: bool = Field(False, description="normalise by the running mean and variance in training, too")
     freeze: int = Field(0, ge=0, description="stages, from the input, that do not train")
+    differences: bool = Field(False, description=DIFFERENCES)
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +152,11 @@ class Movinet(keras.Model):
         """
         after: Buffers = {}
         seen = buffers.get("frames_seen")
-        x = in_frames(self.stem, frames)
+        x = frames
+        if self.config.differences:
+            x = frame_differences(frames, buffers.get("last_frame"), seen)
+            after["last_frame"] = frames[:, -1:]
+        x = in_frames(self.stem, x)
         for block in self.bottlenecks:
             own = {part: buffers[f"{block.name}_{part}"] for part in PARTS if f"{block.name}_{part}" in buffers}
             x, new = block(x, own, seen)

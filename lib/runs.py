@@ -304,9 +304,10 @@ class ClipRun(Run):
         return np.zeros((1, self.config.frames, self.config.size, self.config.size, 3), np.float32)
 
     def facts(self) -> dict[str, Any]:
-        """RGB, and the recipe's frames and size."""
+        """RGB or its differences, and the recipe's frames and size."""
         weights = self.config.weights or "scratch"
-        return {"input": "RGB", "frames": self.config.frames, "size": self.config.size, "weights": weights}
+        seen = "RGB differences" if self.config.options.get("differences") else "RGB"
+        return {"input": seen, "frames": self.config.frames, "size": self.config.size, "weights": weights}
 
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:

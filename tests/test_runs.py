@@ -436,6 +436,9 @@ def test_an_rgb_run_trains_and_leaves_the_files_of_the_contract(clip_study):
     assert (metrics["model"], metrics["variant"]) == ("x3d", "xs")
     assert (metrics["input"], metrics["frames"], metrics["size"], metrics["weights"]) == ("RGB", 4, 32, "scratch")
     assert metrics["gflops"] > 0
+    clip_study.runs[-1] = RunSpec(recipe="rgb", set={"options.differences": True})
+    assert ClipRun(clip_study, "rgb").facts()["input"] == "RGB differences"
+    clip_study.runs[-1] = RunSpec(recipe="rgb")
     again = ClipRun(clip_study, "rgb")
     trained = again.build()
     pd.testing.assert_frame_equal(again.train(trained), history)

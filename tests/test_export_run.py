@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy.special import softmax
-from test_runs import recipes, study  # noqa: F401, fixtures
+from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
 from lib.evaluation import Predictions
 from lib.export.card import accuracy
@@ -22,21 +23,26 @@ FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]
 FILES += [("onnx", p) for p in ("float32", "float16", "int8")]
 
 
-@pytest.fixture
-def exported(study, tmp_path, monkeypatch):  # noqa: F811
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
     """A run of a study that is trained and exported, and the table."""
-    monkeypatch.setattr("lib.study.RECIPES", tmp_path)
-    study = study.model_copy(update={"exports": [RUN], "release": [RUN]})
-    run = PoseRun(study, RUN)
-    model = run.build()
-    run.pretrain(model)
-    run.train(model)
-    for split in ("val", "test"):
-        run.write_metrics(model, run.predict(model, split), split)
-    return run, export_run(open_run(study, RUN))
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(folder / "home"))
+        for module in ("recipes", "study"):
+            patch.setattr(f"lib.{module}.RECIPES", folder)
+        study = make_study(folder).model_copy(update={"exports": [RUN], "release": [RUN]})
+        run = PoseRun(study, RUN)
+        model = run.build()
+        run.pretrain(model)
+        run.train(model)
+        for split in ("val", "test"):
+            run.write_metrics(model, run.predict(model, split), split)
+        yield run, export_run(open_run(study, RUN))
 
 
-def test_every_file_is_the_trained_model_and_says_what_it_is(exported):
+def test_every_file_is_the_trained_model(exported):
     run, table = exported
     assert list(zip(table["format"], table["precision"], strict=True)) == FILES
     pd.testing.assert_frame_equal(pd.read_csv(run.report / "export.csv"), table, rtol=1e-4, check_dtype=False)
@@ -47,43 +53,31 @@ def test_every_file_is_the_trained_model_and_says_what_it_is(exported):
     assert (table[["latency_ms_1_thread", "latency_ms_2_threads"]] > 0).all(axis=None)
     source = Predictions.load(run.report / "predictions-test.npz")
     for row in table.to_dict("records"):
+        scored = Predictions.load(run.report / "exports" / f"predictions-test-{row['format']}-{row['precision']}.npz")
+        np.testing.assert_array_equal(scored.video_id, source.video_id)
+        assert np.abs(scored.logits - source.logits).max() == pytest.approx(row["max_abs_diff"])
+
+
+def test_every_file_says_what_it_is(exported):
+    run, table = exported
+    for row in table.to_dict("records"):
         path = path_of(run.study, RUN, row["format"], row["precision"])
         assert path.stat().st_size == row["bytes"]
         description, labels = read_metadata(path)
         assert labels == run.glosses
         assert description["input"]["clip"]["shape"] == [1, 12, 42, 3]
         assert description["precision"] == row["precision"]
-        name = f"predictions-test-{row['format']}-{row['precision']}.npz"
-        scored = Predictions.load(run.report / "exports" / name)
-        np.testing.assert_array_equal(scored.video_id, source.video_id)
-        assert np.abs(scored.logits - source.logits).max() == pytest.approx(row["max_abs_diff"])
         card = path.with_name(f"{path.name}.md").read_text()
         for said in (f"{row['top1']:.1%}", "C-UDA", hashlib.sha256(path.read_bytes()).hexdigest(), "42, 3", "5 clips"):
             assert said in card
 
-    written = release(run)
-    folder = run.study.report_dir / "models"
-    names = [f"{RUN}.tflite", f"{RUN}.onnx", f"{RUN}.sha256", f"{RUN}-labels.txt", "LICENCE.md"]
-    assert {path.name for path in written} == {*names, f"{RUN}.tflite.md", f"{RUN}.onnx.md"}
-    sums = dict(reversed(line.split()) for line in (folder / f"{RUN}.sha256").read_text().splitlines())
-    for name in names[:2]:
-        assert sums[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        assert read_metadata(folder / name)[0]["precision"] == "float16"
 
-    table.loc[table["precision"] == "float16", "agreement"] = 0.5
-    table.to_csv(run.report / "export.csv", index=False)
-    with pytest.raises(StudyError, match="not released, as the file is not the trained model"):
-        release(run)
-    (run.report / "export.csv").unlink()
-    with pytest.raises(StudyError, match="has no float16 file of tflite"):
-        release(run)
-    with pytest.raises(StudyError, match=f"does not release run {RUN}"):
-        release(PoseRun(run.study.model_copy(update={"release": []}), RUN))
-
-    # one's own landmarks, as the store has them untrimmed, are named as the run names them
+def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
+    run, _ = exported
+    source = Predictions.load(run.report / "predictions-test.npz")
     expected = dict(zip(source.video_id, softmax(source.logits, axis=1), strict=True))
     for video_id in source.video_id[:3]:
-        for suffix in ("tflite", "onnx"):
+        for suffix in ("tflite", "onnx"):  # given as the store has them, untrimmed
             named = predict(path_of(run.study, RUN, suffix, "float32"), run.poses[video_id], top=2)
             best = np.argsort(-expected[video_id])[:2]
             assert list(named.index) == [run.glosses[label] for label in best]
@@ -93,6 +87,32 @@ def test_every_file_is_the_trained_model_and_says_what_it_is(exported):
         predict(path, np.ones((9, 54, 3), np.float32))
     with pytest.raises(StudyError, match="no joint is seen"):
         predict(path, np.zeros((9, 42, 3), np.float32))
+
+
+def test_float16_files_are_released_with_all_that_belongs_to_them(exported):
+    run, _ = exported
+    written = release(run)
+    folder = run.study.report_dir / "models"
+    names = [f"{RUN}.tflite", f"{RUN}.onnx", f"{RUN}.sha256", f"{RUN}-labels.txt", "LICENCE.md"]
+    assert {path.name for path in written} == {*names, f"{RUN}.tflite.md", f"{RUN}.onnx.md"}
+    sums = dict(reversed(line.split()) for line in (folder / f"{RUN}.sha256").read_text().splitlines())
+    for name in names[:2]:
+        assert sums[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert read_metadata(folder / name)[0]["precision"] == "float16"
+
+
+def test_what_is_not_asked_for_or_not_the_trained_model_is_not_released(exported):
+    run, table = exported
+    with pytest.raises(StudyError, match=f"does not release run {RUN}"):
+        release(PoseRun(run.study.model_copy(update={"release": []}), RUN))
+    wrong = table.assign(agreement=table["agreement"].where(table["precision"] != "float16", 0.5))
+    wrong.to_csv(run.report / "export.csv", index=False)
+    with pytest.raises(StudyError, match="not released, as the file is not the trained model"):
+        release(run)
+    (run.report / "export.csv").unlink()
+    with pytest.raises(StudyError, match="has no float16 file of tflite"):
+        release(run)
+    table.to_csv(run.report / "export.csv", index=False)
 
 
 def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811

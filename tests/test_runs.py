@@ -163,11 +163,16 @@ def clip_of(number):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch, recipes):
-    """A study of 16 clips with its index and pose store, as notebooks 01 and 03 leave them."""
+    """See make_study."""
     monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+    return make_study(tmp_path)
+
+
+def make_study(root):
+    """A study of 16 clips with its index and pose store, as notebooks 01 and 03 leave them."""
     study = Study(
         title="Three glosses", subset=3, sources=["hands"], split="official", layout="hands-42", name="three",
-        root=tmp_path, runs=[{"recipe": "small", "seeds": [0, 4], "set": {"train.epochs": 2}}],
+        root=root, runs=[{"recipe": "small", "seeds": [0, 4], "set": {"train.epochs": 2}}],
     )  # fmt: skip
     index = pd.DataFrame(CLIPS, columns=["split", "label", "status"])
     index.insert(0, "video_id", [f"{number:05d}" for number in range(len(CLIPS))])

@@ -8,6 +8,8 @@ from lib.study import StudyError, load_study
 
 WORK = {"files": export_run, "release": release}
 
+if len(sys.argv) != 5 or sys.argv[1] not in WORK:
+    sys.exit(f"usage: {__doc__}")
 try:
     work, study, data, run = sys.argv[1:]
     WORK[work](open_run(load_study(study, data, require_data=False), run))

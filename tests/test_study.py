@@ -211,6 +211,13 @@ def test_shipped_study_is_valid_and_says_what_it_costs(path):
         assert part in comment
 
 
+def test_the_study_of_whole_pictures_differs_from_gestures_in_nothing_but_the_crop():
+    crop, whole = (load_study(name, "data", require_data=False) for name in ("gestures", "gestures-uncropped"))
+    assert crop.clips == whole.clips.model_copy(update={"find_person": True})
+    assert whole.runs == [spec for spec in crop.runs if spec.recipe == "i3d-scratch"]
+    assert (crop.subset, crop.sources, crop.split) == (whole.subset, whole.sources, whole.split)
+
+
 def test_a_recipe_trained_in_two_ways_has_two_names():
     spec = {"recipe": "movinet-a0-scratch", "set": {"model": "movinet-a3"}}
     named = RunSpec(**spec, name="movinet-a3-scratch", seeds=[0, 2])

@@ -60,7 +60,7 @@ class Bench:
     def start(self, *options, data="wlasl"):
         """Start the study in a process group of its own."""
         return subprocess.Popen(
-            [sys.executable, "workflow/run.py", "tiny.yaml", data, "--cores", "all", *options],
+            [sys.executable, "workflow/run.py", "tiny.yaml", data, *options, "--cores", "all"],  # in the order of the Makefile
             cwd=self.root,
             env=os.environ | {"STUDY_HOME": str(self.root), "PYTHONPATH": str(self.root)},
             stdout=subprocess.PIPE,
@@ -250,7 +250,7 @@ def test_a_run_waits_for_the_search_that_finds_its_recipe(tuning):
 @pytest.mark.parametrize(("workers", "jobs"), [("1", None), ("3", "3")])
 def test_tune_runs_the_searches_alone_with_as_many_workers_as_are_asked_for(tuning, monkeypatch, workers, jobs):
     monkeypatch.setenv("WORKERS", workers)
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", tuning.make("--dry-run", "tune").stdout, re.MULTILINE))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", tuning.make("tune", "--dry-run").stdout, re.MULTILINE))
     assert counts.get("worker") == jobs
     assert counts["tuning"] == "1"
     assert not {"spobet", "comparison"} & counts.keys()

@@ -89,9 +89,10 @@ def arguments(name: str, data: str) -> list[str]:
     config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
     config += [f"workers={os.environ['WORKERS']}"] if os.environ.get("WORKERS") else []  # of each search; see Makefile
     return [
-        *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
         *("--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
         *("--quiet", "reason", "host", "--config", *config),
+        # Last, as these take one value each: the options above would take a target behind them for a value, too.
+        *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
     ]
 
 

@@ -482,6 +482,29 @@ def test_activations_move_behind_their_convolution_where_values_are_only_moved(n
     )
 
 
+class Skip(nn.Module):
+    """A skip connection around a convolution that gives nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, clip):
+        kept = torch.relu(clip - 1)
+        return {"logits": kept + self.conv(kept)}
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_int8_leaves_a_skip_connection_around_a_layer_as_it_is(kind):
+    loud = torch.full((1, 3, 4, 4), 256.0)  # makes steps of 1 in what the convolution reads
+    maker = {"onnx": onnx_files, "tflite": tflite}[kind]
+    content = maker.quantise(maker.convert(Skip().eval(), {"clip": loud}), "int8", [{"clip": loud.numpy()}])
+    quiet = np.linspace(0, 2, 48, dtype=np.float32).reshape(1, 3, 4, 4)
+    np.testing.assert_allclose(runner_of(f".{kind}", content)({"clip": quiet})["logits"], np.maximum(quiet - 1, 0))
+
+
 def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():
     rows = [
         {"run": run, "format": kind, "precision": precision, "bytes": 2e6, "latency_ms_1_thread": 3.0}

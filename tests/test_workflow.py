@@ -58,9 +58,9 @@ class Bench:
         (self.root / "tiny.yaml").write_text(yaml.safe_dump(STUDY | keys))
 
     def start(self, *options, data="wlasl"):
-        """Start the study in a process group of its own."""
+        """Start the study in a process group of its own, its arguments in the order of the Makefile's."""
         return subprocess.Popen(
-            [sys.executable, "workflow/run.py", "tiny.yaml", data, *options, "--cores", "all"],  # in the order of the Makefile
+            [sys.executable, "workflow/run.py", "tiny.yaml", data, *options, "--cores", "all"],
             cwd=self.root,
             env=os.environ | {"STUDY_HOME": str(self.root), "PYTHONPATH": str(self.root)},
             stdout=subprocess.PIPE,

@@ -16,6 +16,7 @@ PARTS = {
     "spobet": "lib.bench.spobet",
     "preprocessing": "lib.bench.preprocessing",
     "costs": "lib.bench.costs",
+    "export": "lib.bench.export",
 }
 
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from lib.export.onnx_graph import ACTIVATIONS, activations_first
+from lib.export.onnx_graph import ACTIVATIONS, LAYERS, activations_first, skips_in_float32
 from lib.export.tflite import Inputs, first_line
 from lib.study import StudyError
 
@@ -101,9 +101,11 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", *ACTIVATIONS],
+            op_types_to_quantize=[*LAYERS, *ACTIVATIONS],
         )
-        return quantised.read_bytes()
+        model = onnx.load(quantised)
+        skips_in_float32(model)
+        return model.SerializeToString()
 
 
 class Clips(CalibrationDataReader):

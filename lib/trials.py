@@ -77,18 +77,19 @@ def compare_tuners(trials: pd.DataFrame) -> pd.DataFrame:
 def importance(trials: pd.DataFrame, search: Search) -> pd.DataFrame:
     """How much each setting tells of the accuracy: permutation importance (Breiman 2001, §10) of a random forest.
 
-    The forest learns accuracy from the settings, and from the epochs that a trial had, on four fifths of the trials;
-    on the others one column at a time is shuffled. `importance` is by how much that raises the squared error, as a
-    share of the variance of the accuracy; `spread` its standard deviation over folds and shuffles. One row per column,
-    the most important first. `attrs`: `trials`, their number; `r2`, the share of the variance that the forest explains
-    where it has not learned; `reliable`, whether there are ENOUGH trials for each setting and r2 is above 0.
+    The forest learns from the settings how a trial ranks among those of as many epochs (of all trials, the epochs tell
+    more than any setting) on four fifths of the trials; on the others one setting at a time is shuffled. `importance`
+    is by how much that raises the squared error, as a share of the variance of the ranks; `spread` its standard
+    deviation over folds and shuffles. One row per setting, the most important first. `attrs`: `trials`, their number;
+    `r2`, the share of the variance that the forest explains where it has not learned; `reliable`, whether there are
+    ENOUGH trials for each setting and r2 is above 0.
     Raises StudyError when fewer than four configurations have succeeded.
     """
     done = trials[trials["status"] == "COMPLETED"]
     if len(done.drop_duplicates([*search.space])) < 4:
         raise StudyError(f"search {search.spec.name}: too few configurations have succeeded to say what matters")
-    columns = {key: done[key].map(dimension.place) for key, dimension in search.space.items()}
-    x, y = pd.DataFrame(columns).assign(**{"epochs of the trial": done["until"]}), done["val_accuracy"].to_numpy()
+    x = pd.DataFrame({key: done[key].map(dimension.place) for key, dimension in search.space.items()})
+    y = done.groupby("until")["val_accuracy"].transform(centred_ranks).to_numpy()
     configuration = done.groupby([*search.space], sort=False).ngroup()  # which Hyperband tries several times
     folds = GroupKFold(min(FOLDS, configuration.nunique()), shuffle=True, random_state=0)
     guesses, drops = np.zeros(len(y)), []
@@ -106,6 +107,11 @@ def importance(trials: pd.DataFrame, search: Search) -> pd.DataFrame:
     reliable = len(done) >= ENOUGH * len(search.space) and r2 > 0
     table.attrs.update(trials=len(done), r2=float(r2), reliable=bool(reliable))
     return table
+
+
+def centred_ranks(values: pd.Series) -> pd.Series:
+    """Ranks as shares of their number, 0 in the middle; equal values have the same."""
+    return (values.rank() - (len(values) + 1) / 2) / len(values)
 
 
 def write_trials(study: Study, name: str, trials: pd.DataFrame) -> None:

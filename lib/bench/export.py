@@ -30,7 +30,7 @@ POSES = {"layout": "hands-42"}
 RESIDUAL = 0.5  # the published 0 of an untrained bottleneck may be folded away with all that is multiplied by it
 
 
-def main(name: str = "export", rounds: int = 50, size: int = 172, recipes: tuple[str, ...] = RECIPES) -> Path:
+def main(name: str = "export", rounds: int = 500, size: int = 172, recipes: tuple[str, ...] = RECIPES) -> Path:
     """Export, measure, and write the report; a row whose peer is not to be had says so."""
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def runtime_row(recipe: str, folder: Path, rounds: int) -> dict[str, Any]:
     """onnxruntime against TensorFlow Lite on the same network."""
     path = exported("clip", folder, recipe=recipe)
     files = {"ours": path.with_suffix(".onnx"), "peer": path}
-    return timed(f"a clip of {recipe}, onnxruntime against TensorFlow Lite", files, max(rounds // 10, 3))
+    return timed(f"a clip of {recipe}, onnxruntime against TensorFlow Lite", files, max(rounds // 50, 3))
 
 
 def exported(what: str, folder: Path, **options: Any) -> Path:

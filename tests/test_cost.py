@@ -101,6 +101,16 @@ print(*costs("i3d")["ratio"])
 print(*costs("movinet-a0", stream=True)["ratio"])
 phone = costs("movinet-a0", mobile=True)
 print(*phone["published"], *phone["ours"])
+
+import tensorflow as tf
+from lib.bench.official import nodes
+from lib.models.cost import operations_of
+kernel = tf.zeros((3, 3, 4, 6))
+any_size = [tf.TensorSpec((None, None, None, 4))]
+convolve = tf.function(lambda x: tf.nn.conv2d(x, kernel, 1, "VALID"), input_signature=any_size)
+twice = tf.function(lambda x: convolve(x) + convolve(x + 1))
+graph = twice.get_concrete_function(tf.TensorSpec(frames.shape)).graph
+print(sum(operations_of(*node) for node in nodes(graph)))
 """
 
 
@@ -116,6 +126,7 @@ def test_tensorflow_counts_as_by_hand_and_the_networks_cost_what_is_published():
     assert counts[6][0] == 1
     assert np.isnan(counts[7][:2]).all()  # of the form for phones nothing is published
     assert counts[7][2] < 3_765_983  # the stream form's, less its gates
+    assert counts[8] == [2 * 2 * 49 * 6 * 36]  # as the official code's are: in functions that are called with any size
 
 
 @on_torch

@@ -1,8 +1,10 @@
 """Costs: parameters and multiply-adds of every model as published and as built here
 
 On the published clip, with the published number of classes. A MoViNet's multiply-adds are published for the base form;
-ours stand beside them for the stream form, too, and for the form for phones, for which nothing is published. The
-published sources are named by notebooks 04 to 07.
+ours stand beside them for the stream form, too, and for the form for phones, for which nothing is published. What the
+official code itself comes to (PyPI's tf-models-official) is counted by the same counter: where the published figure and
+ours differ, it tells which of them is of the network that the code builds. The published sources are named by notebooks
+04 to 07.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from lib.bench.official import PINNED, NotInstalledError, install
 from lib.bench.report import machine, versions, write
 from lib.bench.sides import Side
 from lib.models import MODELS, MOVINETS, family
+from lib.study import home
 
 FORMS = {"base": {}, "stream": {"stream": True}}
 PHONE = {"phone": {"mobile": True}}
@@ -24,13 +28,29 @@ ON_TORCH = ("s3d", "x3d")  # the others' graph can be counted on TensorFlow with
 
 def main(name: str = "costs", models: tuple[str, ...] = tuple(name for name in MODELS if name != "spobet")) -> Path:
     """Count, and write the table: one row for each model and form."""
-    where, rows = machine(), []
+    where, rows, used = machine(), [], versions("keras", "torchvision", "pytorchvideo")
+    try:
+        python, note = install(home() / "data" / "bench" / "official"), ""
+        used["tf-models-official (peer)"] = PINNED.partition("==")[2]
+    except NotInstalledError as error:
+        python, note = None, f"the peer could not be installed: {error}"
     for model in models:
         for form, options in forms(model).items():
             backend = "torch" if family(model) in ON_TORCH else "tensorflow"
             with Side("lib.bench.costs:counted", backend=backend, model=model, options=options) as side:
-                rows.append({"measured": f"{model} {form}".strip(), **side("count")["value"]})
-    return write(name, __doc__, rows, versions("keras", "torchvision", "pytorchvideo"), where)
+                counts = side("count")["value"]
+            peer = beside(counts, model, form, python) if python and form in FORMS else {}
+            rows.append({"measured": f"{model} {form}".strip(), **counts, **peer, "note": note})
+    return write(name, __doc__, rows, used, where)
+
+
+def beside(counts: dict[str, Any], model: str, form: str, python: Path) -> dict[str, float]:
+    """The official code's multiply-adds and their ratio, for the row of a MoViNet's `counts`."""
+    size = model.removeprefix("movinet-")
+    with Side("lib.bench.official:counted", python=python, backend="tensorflow", size=size, form=form) as side:
+        official = side("count")["value"]
+    ratio = counts["multiply-adds, 1e9"] / official
+    return {"official code's multiply-adds, 1e9": official, "multiply-adds, ours / official code": ratio}
 
 
 def forms(model: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ FORM = {
     "gating_activation": "hard_sigmoid",
     "use_positional_encoding": False,
 }
+BASE = {"causal": False, "conv_type": "3d", "se_type": "3d", "activation": "swish", "gating_activation": "sigmoid"}
 
 
 class NotInstalledError(Exception):
@@ -95,6 +96,40 @@ def export(path: str, size: int) -> dict[str, Callable[[], Any]]:
         )
         Path(path).write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
     return {}
+
+
+def counted(size: str, form: str) -> dict[str, Callable[[], float]]:
+    """The side that counts the multiply-adds (1e9) of a network, "a0" and "base" or "stream", on the published clip.
+
+    By the counter that counts ours.
+    """
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    from official.projects.movinet.modeling import movinet, movinet_model
+
+    from lib.models.cost import operations_of
+    from lib.models.movinet_sizes import SIZES
+
+    clip = (1, *SIZES[size].clip, 3)
+    backbone = movinet.Movinet(**{**(FORM if form == "stream" else BASE), "model_id": size})
+    model = movinet_model.MovinetClassifier(backbone, num_classes=600)
+    model.build(clip)
+    function = tf.function(lambda clips: model(clips, training=False))
+    graph = function.get_concrete_function(tf.TensorSpec(clip)).graph
+    return {"count": lambda: sum(operations_of(*node) for node in nodes(graph)) / 2e9}
+
+
+def nodes(graph: Any, shape: Sequence[int] | None = None) -> Iterator[tuple[Any, Sequence[int] | None]]:
+    """Nodes of a graph, and of the functions it calls with the shape of the call's result.
+
+    Keras 2 makes a function of each 3-D convolution, in which the sizes of the clip are not known.
+    """
+    for node in graph.get_operations():
+        if node.type in ("PartitionedCall", "StatefulPartitionedCall"):
+            called = graph._get_function(node.get_attr("f").name).graph
+            yield from nodes(called, shape or node.outputs[0].shape)
+        else:
+            yield node, shape
 
 
 def random_batch(batch: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from math import prod
 from typing import Any
@@ -70,15 +71,18 @@ def tensorflow_operations(model: keras.Model, example: np.ndarray) -> int:
     return sum(operations_of(node) for node in graph.get_operations())
 
 
-def operations_of(node: Any) -> int:
-    """Operations of one node of a TensorFlow graph: two for each weight that goes into each output value."""
+def operations_of(node: Any, shape: Sequence[int] | None = None) -> int:
+    """Operations of one node of a TensorFlow graph: two for each weight that goes into each output value.
+
+    shape: of the result, for a node that does not know it, as in a function that is called with clips of any size.
+    """
     if node.type in ("Conv2D", "Conv3D"):
-        return 2 * prod(node.outputs[0].shape) * prod(node.inputs[1].shape[:-1])
+        return 2 * prod(shape or node.outputs[0].shape) * prod(node.inputs[1].shape[:-1])
     if node.type == "DepthwiseConv2dNative":
-        return 2 * prod(node.outputs[0].shape) * prod(node.inputs[1].shape[:2])
+        return 2 * prod(shape or node.outputs[0].shape) * prod(node.inputs[1].shape[:2])
     if node.type in ("MatMul", "BatchMatMulV2"):
         inner = node.inputs[0].shape[-2 if transposed(node) else -1]
-        return 2 * prod(node.outputs[0].shape) * inner
+        return 2 * prod(shape or node.outputs[0].shape) * inner
     return 0
 
 

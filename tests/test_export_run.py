@@ -10,11 +10,12 @@ from scipy.special import softmax
 from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
 from lib.evaluation import Predictions
-from lib.export.card import accuracy
-from lib.export.files import read_metadata
+from lib.export import tflite
+from lib.export.card import accuracy, left_alone
+from lib.export.files import read_metadata, runner_of
 from lib.export.predict import predict
 from lib.export.release import release
-from lib.export.run import export_run, open_run, path_of
+from lib.export.run import KEPT, Form, export_run, in_int8, open_run, path_of, trained
 from lib.runs import PoseRun
 from lib.study import StudyError
 
@@ -122,8 +123,27 @@ def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811
         export_run(run)
 
 
+@pytest.mark.parametrize(("alike", "chosen"), [
+    ([0.95, 0.1], 0), ([0.5, 0.9, 0.96], KEPT[2]), ([0.5, 0.7, 0.7, 0.6], KEPT[1]),
+])  # fmt: skip
+def test_int8_leaves_no_more_layers_in_float32_than_naming_val_alike_takes(exported, monkeypatch, alike, chosen):
+    run, _ = exported
+    form, left = Form(run, trained(run)), iter(alike)
+    content = tflite.convert(*form.recorded(one=True))
+    calibration = form.calibration(runner_of(".tflite", content))
+    monkeypatch.setattr("lib.export.verify.compare", lambda named, source: {"agreement": next(left)})
+    quantised, kept = in_int8(form, "tflite", content, calibration)
+    assert kept == chosen
+    assert quantised == tflite.quantise(content, "int8", calibration, chosen)
+
+
 @pytest.mark.parametrize(("precision", "lost", "said"), [("int8", 0.05, True), ("int8", 0.01, False)])
 def test_a_card_says_what_int8_costs_and_why_where_it_costs_more_than_two_points(precision, lost, said):
     row = {"precision": precision, "top1": 0.5 - lost, "top1_source": 0.5, "agreement": 0.9, "flex_ops": 0}
     text = accuracy(row | {"max_abs_diff": 1.0}, {"n": 100, "top1_ci95": [0.4, 0.6]})
     assert ("Int8 costs 5.0 points**: its weights have 256 steps" in text) == said
+
+
+def test_a_card_says_which_layers_of_an_int8_file_are_not_in_int8():
+    assert left_alone({"precision": "float32"}) == left_alone({"precision": "int8", "kept": 0}) == ""
+    assert "the first 33% of the layers stay float32" in left_alone({"precision": "int8", "kept": 1 / 3})

@@ -120,7 +120,7 @@ def card(run: Run, row: dict[str, Any], path: Path) -> str:
     parts = [
         f"# {path.name}",
         f"{about['model']}, run `{run.name}` of the study “{study.title}”, {len(run.glosses)} glosses; "
-        f"{PRECISIONS[row['precision']]}. Made and checked by the study's notebook 10.",
+        f"{PRECISIONS[row['precision']]}{left_alone(row)}. Made and checked by the study's notebook 10.",
         "## Accuracy",
         accuracy(row, metrics),
         "## Size and speed",
@@ -139,6 +139,13 @@ def card(run: Run, row: dict[str, Any], path: Path) -> str:
         f"sha256 `{hashlib.sha256(path.read_bytes()).hexdigest()}`",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def left_alone(row: dict[str, Any]) -> str:
+    """Which layers of an int8 file are not in int8."""
+    if not row.get("kept"):
+        return ""
+    return f"; the first {row['kept']:.0%} of the layers stay float32, else it named too few clips of val as the model"
 
 
 def accuracy(row: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from lib.export.onnx_graph import ACTIVATIONS, LAYERS, activations_first, skips_in_float32
+from lib.export.onnx_graph import ACTIVATIONS, LAYERS, activations_first, first_layers, skips_in_float32
 from lib.export.tflite import Inputs, first_line
 from lib.study import StudyError
 
@@ -72,11 +72,12 @@ def positional(network: torch.nn.Module, names: list[str]) -> torch.nn.Module:
     return Positional()
 
 
-def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ()) -> bytes:
+def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (), kept: float = 0) -> bytes:
     """Make a float32 file one of PRECISIONS; inputs and outputs stay float32.
 
     float16: the weights only, computed in float32. int8: convolutions and matrix products, their weights for each
-    channel and their values in ranges measured on `calibration`; all else, such as what a stream adds up, is float32.
+    channel and their values in ranges measured on `calibration`, but for the share `kept` of them, the first ones; all
+    else, such as what a stream adds up, is float32.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
     if precision == "float32":
@@ -102,6 +103,7 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=[*LAYERS, *ACTIVATIONS],
+            nodes_to_exclude=first_layers(model, kept),
         )
         model = onnx.load(quantised)
         skips_in_float32(model)

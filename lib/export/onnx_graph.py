@@ -49,6 +49,14 @@ def move_behind(activation: onnx.NodeProto, way: list[onnx.NodeProto], graph: on
     graph.node.insert(list(graph.node).index(first), moved)
 
 
+def first_layers(model: onnx.ModelProto, share: float) -> list[str]:
+    """Names of the first LAYERS, so large a share of them all, and of the activations among and right behind them."""
+    nodes = [node for node in model.graph.node if node.op_type in LAYERS + ACTIVATIONS]
+    layers = [number for number, node in enumerate(nodes) if node.op_type in LAYERS]
+    kept = round(share * len(layers))
+    return [node.name for node in nodes[: layers[kept] if kept < len(layers) else len(nodes)]]
+
+
 def skips_in_float32(model: onnx.ModelProto) -> None:
     """Let all but LAYERS read a value that no layer made as it was before it was rounded, in place.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -41,12 +42,13 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
     return content
 
 
-def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ()) -> bytes:
+def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (), kept: float = 0) -> bytes:
     """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
 
     float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
-    measured as it comes. int8: what LAYERS read and give, too, in ranges measured on `calibration`; coordinates, masks
-    and what a stream adds up need more than 256 steps and stay float32.
+    measured as it comes. int8: what LAYERS read and give, too, in ranges measured on `calibration`, but for the share
+    `kept` of the layers, the first ones; coordinates, masks and what a stream adds up need more than 256 steps and stay
+    float32 as well.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
     from ai_edge_quantizer import quantizer, recipe
@@ -66,7 +68,24 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = ())
         for layer in LAYERS:
             maker.add_static_config(".*", Operation[layer], activation_num_bits=8, weight_num_bits=8)
         ranges = measure(content, maker.get_quantization_recipe(), needed(calibration))
+        for name in first_layers(content, kept):
+            maker.update_quantization_recipe(
+                f"^{re.escape(name)};", Operation.ALL_SUPPORTED, None, AlgorithmName.NO_QUANTIZE
+            )
     return bytes(maker.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
+def first_layers(content: bytes, share: float) -> list[str]:
+    """The first LAYERS of a file, so large a share of them all, by the names of what they give."""
+    model = parse(content)
+    codes = code_names(model)
+    names = [
+        graph.tensors[operator.outputs[0]].name.decode()
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if codes[operator.opcodeIndex] in LAYERS
+    ]
+    return names[: round(share * len(names))]
 
 
 def measure(content: bytes, recipe: list[dict[str, Any]], clips: list[Inputs]) -> dict[str, Any]:

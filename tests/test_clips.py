@@ -134,6 +134,14 @@ def test_unreadable_clips_become_rows_with_a_reason_and_leave_no_file(tmp_path):
     assert [path.name for path in (tmp_path / "clips").iterdir()] == ["good.mjpeg"]
 
 
+def test_black_frames_of_a_clip_are_left_out(tmp_path):
+    black = np.zeros((96, 128, 3), np.uint8)
+    video = write_video(tmp_path / "fades.mp4", [black, *numbered(4), black])
+    table = build_clips(index_of(fades=video), tmp_path / "clips", workers=1)
+    assert table[["status", "frames"]].to_numpy().tolist() == [["present", 4]]
+    assert numbers_of(read_stored(clip_path(tmp_path / "clips", "fades"), every)) == [0, 1, 2, 3]
+
+
 def test_only_present_clips_of_the_index_are_stored(tmp_path):
     video = write_video(tmp_path / "a.mp4", numbered(3))
     index = index_of(a=video, b={"path": video, "status": "missing"}, c={"path": video, "status": "dropped: copy"})

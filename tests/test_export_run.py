@@ -123,18 +123,20 @@ def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811
         export_run(run)
 
 
-@pytest.mark.parametrize(("alike", "chosen"), [
-    ([0.95, 0.1], 0), ([0.5, 0.9, 0.96], KEPT[2]), ([0.5, 0.7, 0.7, 0.6], KEPT[1]),
+@pytest.mark.parametrize(("precision", "alike", "chosen"), [
+    ("int8", [0.95, 0.1], 0), ("int8-dynamic", [0.5, 0.9, 0.96], KEPT[2]), ("int8", [0.5, 0.7, 0.7, 0.6], KEPT[1]),
 ])  # fmt: skip
-def test_int8_leaves_no_more_layers_in_float32_than_naming_val_alike_takes(exported, monkeypatch, alike, chosen):
+def test_int8_leaves_no_more_layers_in_float32_than_naming_val_alike_takes(
+    exported, monkeypatch, precision, alike, chosen
+):
     run, _ = exported
     form, left = Form(run, trained(run)), iter(alike)
     content = tflite.convert(*form.recorded(one=True))
     calibration = form.calibration(runner_of(".tflite", content))
     monkeypatch.setattr("lib.export.verify.compare", lambda named, source: {"agreement": next(left)})
-    quantised, kept = in_int8(form, "tflite", content, calibration)
+    quantised, kept = in_int8(form, "tflite", precision, content, calibration)
     assert kept == chosen
-    assert quantised == tflite.quantise(content, "int8", calibration, chosen)
+    assert quantised == tflite.quantise(content, precision, calibration, chosen)
 
 
 @pytest.mark.parametrize(("precision", "lost", "said"), [("int8", 0.05, True), ("int8", 0.01, False)])

@@ -48,8 +48,8 @@ def export_run(run: Run) -> pd.DataFrame:
             content = maker.convert(*form.recorded(one=name == "tflite"))
             calibration = form.calibration(runner_of(suffix(name), content))
             for precision in maker.PRECISIONS:
-                if precision == "int8":
-                    quantised, kept = in_int8(form, name, content, calibration)
+                if precision.startswith("int8"):
+                    quantised, kept = in_int8(form, name, precision, content, calibration)
                 else:
                     quantised, kept = maker.quantise(content, precision), 0
                 rows.append({**export(form, source, name, precision, quantised), "kept": kept})
@@ -125,21 +125,24 @@ def forms(run: Run, model: keras.Model) -> Iterator[Form]:
         yield StreamForm(run, model)
 
 
-def in_int8(form: Form, kind: str, content: bytes, calibration: list[tflite.Inputs]) -> tuple[bytes, float]:
-    """A float32 file in int8, and which share of its layers, the first ones, had to be left in float32.
+def in_int8(
+    form: Form, kind: str, precision: str, content: bytes, calibration: list[tflite.Inputs]
+) -> tuple[bytes, float]:
+    """A float32 file in int8 or int8-dynamic, and which share of its layers, the first ones, had to stay float32.
 
-    These see few channels in many pixels, and what they round all others read: of MoViNet-A0 from scratch on gestures
-    whole in int8 named 62 % of val as the trained model did, without the first third 96 %. The first of KEPT with which
-    ALIKE is reached, or the best of all. Only val is looked at.
+    These see few channels in many pixels, and what they round all others read: a MoViNet-A0 from scratch on gestures,
+    whole in int8, named 62 % of val as the trained model did, without the first third 96 %. The first of KEPT with
+    which ALIKE is reached, or the best of all. Only val is looked at.
     """
     source = Predictions.load(form.run.report / "predictions-val.npz")
     tried: list[tuple[float, float, bytes]] = []
     for kept in KEPT:
-        quantised = FORMATS[kind].quantise(content, "int8", calibration, kept)
+        quantised = FORMATS[kind].quantise(content, precision, calibration, kept)
         named = verify.score(partial(form.name, runner_of(suffix(kind), quantised)), clips(form.run, "val"), source)
-        tried.append((verify.compare(named, source)["agreement"], -kept, quantised))
-        print(f"{kind}{form.label} int8, {kept:.0%} of the layers in float32: names {tried[-1][0]:.1%} of val alike")
-        if tried[-1][0] >= ALIKE:
+        alike = verify.compare(named, source)["agreement"]
+        tried.append((alike, -kept, quantised))
+        print(f"{kind}{form.label} {precision}, {kept:.0%} of the layers in float32: names {alike:.1%} of val alike")
+        if alike >= ALIKE:
             break
     _, left, quantised = max(tried)
     return quantised, -left

@@ -46,9 +46,9 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (),
     """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
 
     float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
-    measured as it comes. int8: what LAYERS read and give, too, in ranges measured on `calibration`, but for the share
-    `kept` of the layers, the first ones; coordinates, masks and what a stream adds up need more than 256 steps and stay
-    float32 as well.
+    measured as it comes. int8: what LAYERS read and give, too, in ranges measured on `calibration`; coordinates, masks
+    and what a stream adds up need more than 256 steps and stay float32. So does, of whichever precision, the share
+    `kept` of LAYERS, the first ones.
     Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
     """
     from ai_edge_quantizer import quantizer, recipe
@@ -68,10 +68,9 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (),
         for layer in LAYERS:
             maker.add_static_config(".*", Operation[layer], activation_num_bits=8, weight_num_bits=8)
         ranges = measure(content, maker.get_quantization_recipe(), needed(calibration))
-        for name in first_layers(content, kept):
-            maker.update_quantization_recipe(
-                f"^{re.escape(name)};", Operation.ALL_SUPPORTED, None, AlgorithmName.NO_QUANTIZE
-            )
+    nothing = (Operation.ALL_SUPPORTED, None, AlgorithmName.NO_QUANTIZE)
+    for name in first_layers(content, kept):
+        maker.update_quantization_recipe(f"^{re.escape(name)};", *nothing)
     return bytes(maker.quantize(ranges, enable_progress_report=False).quantized_model)
 
 

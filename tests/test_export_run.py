@@ -15,7 +15,7 @@ from lib.export.card import accuracy, left_alone
 from lib.export.files import read_metadata, runner_of
 from lib.export.predict import predict
 from lib.export.release import release
-from lib.export.run import KEPT, Form, export_run, in_int8, open_run, path_of, trained
+from lib.export.run import KEPT, Form, export_run, in_precision, open_run, path_of, trained
 from lib.runs import PoseRun
 from lib.study import StudyError
 
@@ -134,7 +134,7 @@ def test_int8_leaves_no_more_layers_in_float32_than_naming_val_alike_takes(
     content = tflite.convert(*form.recorded(one=True))
     calibration = form.calibration(runner_of(".tflite", content))
     monkeypatch.setattr("lib.export.verify.compare", lambda named, source: {"agreement": next(left)})
-    quantised, kept = in_int8(form, "tflite", precision, content, calibration)
+    quantised, kept = in_precision(form, "tflite", precision, content, calibration)
     assert kept == chosen
     assert quantised == tflite.quantise(content, precision, calibration, chosen)
 
@@ -146,6 +146,6 @@ def test_a_card_says_what_int8_costs_and_why_where_it_costs_more_than_two_points
     assert ("Int8 costs 5.0 points**: its weights have 256 steps" in text) == said
 
 
-def test_a_card_says_which_layers_of_an_int8_file_are_not_in_int8():
+def test_a_card_says_which_layers_of_an_int8_file_are_not_in_precision():
     assert left_alone({"precision": "float32"}) == left_alone({"precision": "int8", "kept": 0}) == ""
     assert "the first 33% of the layers stay float32" in left_alone({"precision": "int8", "kept": 1 / 3})

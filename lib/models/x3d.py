@@ -150,12 +150,15 @@ def shifted(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=stride == 1 and torch.is_autocast_enabled("cpu")):
         flat = flat if stride == 1 else flat.float()
         taps = [functional.conv2d(flat, tap, None, stride, tap.shape[-1] // 2, 1, channels) for tap in weight.unbind(2)]
-    total = 0
-    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
-        y = tap.unflatten(0, (batch, frames))
-        inside = y[:, max(shift, 0) : frames + min(shift, 0)]
-        total = total + functional.pad(inside, (0,) * 6 + (max(-shift, 0), max(shift, 0)))
-    return total.to(x.dtype).transpose(1, 2)
+    # With the channels last, as they lie in memory: else torch turns every gradient around.
+    clips = [tap.permute(0, 2, 3, 1).unflatten(0, (batch, frames)) for tap in taps]
+    middle = len(clips) // 2
+    total = clips[middle]
+    for shift, clip in enumerate(clips, start=-middle):
+        if shift:
+            inside = clip[:, max(shift, 0) : frames + min(shift, 0)]
+            total = total + functional.pad(inside, (0,) * 6 + (max(-shift, 0), max(shift, 0)))
+    return total.to(x.dtype).permute(0, 4, 1, 2, 3)
 
 
 def pointwise(linear: nn.Linear) -> nn.Linear:

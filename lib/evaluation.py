@@ -15,8 +15,8 @@ from scipy.special import log_softmax, ndtri, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from lib.files import replacing
-from lib.study import StudyError
+from lib.paths import replacing
+from lib.settings import StudyError
 
 TOP = (1, 2, 5, 10)
 ARRAYS = ("video_id", "label", "logits", "glosses")

@@ -21,7 +21,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
-from lib.files import replacing
+from lib.paths import replacing
 from lib.spaces import Dimension
 from lib.study import Tuner
 

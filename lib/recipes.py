@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from lib.data.augment import PoseAugment
-from lib.data.clip_augment import ClipAugment
-from lib.models import family
-from lib.study import RECIPES, StudyError, explain, load_yaml
-from lib.training import Recipe
+from lib import paths
+from lib.data.augment import ClipAugment, PoseAugment
+from lib.models import family_of
+from lib.settings import Settings, StudyError, load_yaml, parse
 
 
-class RunConfig(BaseModel):
+class Training(Settings):
+    """Everything about training that is not the model or the data. One step is one batch."""
+
+    optimizer: Literal["adam", "adamw", "radam", "rmsprop"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, description="the highest, after warm-up")
+    final_learning_rate: float = Field(0.0, ge=0, description="at the last step")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a linear rise from 0")
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0, description="decoupled (adamw)")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of the steps (rmsprop)")
+    epsilon: float = Field(
+        1e-7, gt=0, description="added to the root of the mean square (rmsprop); 1: nearly plain SGD"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    average: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights")
+    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(50, ge=1)
+    early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation value")
+    mixed_precision: bool = Field(False, description="bfloat16 where it is safe and fast; weights stay float32")
+
+    @model_validator(mode="after")
+    def _options_fit_the_optimizer(self) -> Self:
+        owners = {"weight_decay": "adamw", "momentum": "rmsprop", "epsilon": "rmsprop"}
+        for name, owner in owners.items():
+            if name in self.model_fields_set and getattr(self, name) and self.optimizer != owner:
+                raise ValueError(f"{name} needs the optimizer {owner}, not {self.optimizer}")
+        return self
+
+
+class Recipe(Settings):
     """What every recipe file holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="a name that lib.models.build knows")
     variant: str = ""
     options: dict[str, Any] = Field({}, description="fields of the model's own configuration")
-    train: Recipe
+    train: Training
 
 
-class Pretraining(Recipe):
+class Pretraining(Training):
     """Masked-frame pre-training: a recipe, and what is hidden."""
 
     hidden: float = Field(0.3, gt=0, lt=1, description="share of frames hidden")
     span: int = Field(1, ge=1, description="frames hidden in one piece")
 
 
-class PoseConfig(RunConfig):
+class PoseRecipe(Recipe):
     """A recipe of a pose model."""
 
     max_frames: int = Field(250, ge=1, description="longer clips are resampled to this length")
@@ -46,13 +74,13 @@ class PoseConfig(RunConfig):
         return self
 
 
-class ClipConfig(RunConfig):
+class ClipRecipe(Recipe):
     """A recipe of an RGB model."""
 
     frames: int = Field(20, ge=1, description="sampled evenly from the signed segment")
     size: int = Field(224, ge=16, description="height and width in pixels")
     weights: str | None = Field(None, description="published weights to begin with, see lib.models.weights")
-    head: Recipe | None = Field(None, description="how the new head is trained first, all below it frozen")
+    head: Training | None = Field(None, description="how the new head is trained first, all below it frozen")
     augment: ClipAugment = ClipAugment()
 
     @model_validator(mode="after")
@@ -64,7 +92,7 @@ class ClipConfig(RunConfig):
         return self
 
 
-def shortened(config: PoseConfig | ClipConfig, epochs: int | None) -> PoseConfig | ClipConfig:
+def shortened(config: PoseRecipe | ClipRecipe, epochs: int | None) -> PoseRecipe | ClipRecipe:
     """The same with no training of more than so many epochs; None: as it is."""
     stages = {name: getattr(config, name, None) for name in ("pretrain", "head", "train")}
     if epochs is None:
@@ -78,49 +106,49 @@ def shortened(config: PoseConfig | ClipConfig, epochs: int | None) -> PoseConfig
     )
 
 
-def read_config(recipe: str | Path, changes: dict[str, Any] | None = None) -> PoseConfig | ClipConfig:
-    """Read workflow/recipes/<recipe>.yaml or the file given, with `changes` by dotted name ("train.epochs": 5) put in.
+def most_epochs() -> int | None:
+    """How many epochs a training may take at most: $STUDY_EPOCHS, for trying a whole study quickly; else None."""
+    return int(os.environ["STUDY_EPOCHS"]) if os.environ.get("STUDY_EPOCHS") else None
 
-    Raises StudyError naming the key when one is unknown or has a wrong type, and when there is no such recipe.
+
+def read_recipe(recipe: str | Path, changes: dict[str, Any] | None = None) -> PoseRecipe | ClipRecipe:
+    """Read workflow/recipes/<recipe>.yaml, or the file given, with `changes` by dotted name ("train.epochs": 5).
+
+    Raises StudyError naming the key when one is unknown or of a wrong type, and when there is no such recipe.
     """
     path = find_recipe(recipe)
-    kind: type[RunConfig] = RunConfig
+    content = changed(path, changes or {})
+    kind = PoseRecipe if family_of(model_of(path, changes)).kind == "poses" else ClipRecipe
+    return parse(kind, content, path)
+
+
+def model_of(path: Path, changes: dict[str, Any] | None = None) -> str:
+    """Name of the model that a recipe file, with `changes`, trains. Raises StudyError for none or an unknown one."""
+    model = changed(path, changes or {}).get("model")
+    if not isinstance(model, str):
+        raise StudyError(f"{path}: key 'model' is missing; add it")
     try:
-        content = changed(path, changes or {})
-        kind = _kind(content)
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, kind)}") from None
-    except StudyError:
-        raise
-    except ValueError as error:
-        raise StudyError(f"{path}: {error.args[0]}") from None
+        return family_of(model) and model
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
 
 
 def find_recipe(recipe: str | Path) -> Path:
     """File of a recipe. Raises StudyError when there is none."""
-    path = recipe if isinstance(recipe, Path) else RECIPES / f"{recipe}.yaml"
+    path = recipe if isinstance(recipe, Path) else paths.RECIPES / f"{recipe}.yaml"
     if path.exists():
         return path
-    if path.parent != RECIPES:
+    if path.parent != paths.RECIPES:
         raise StudyError(f"{path} is not there yet: the search that finds it has not ended; see `make tune`")
-    there = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+    there = ", ".join(sorted(file.stem for file in paths.RECIPES.glob("*.yaml")))
     raise StudyError(f"there is no recipe '{path.stem}'; workflow/recipes/ has {there}")
 
 
-def _kind(content: Any) -> type[RunConfig]:
-    """Which settings a recipe file has. Raises ValueError for a model that is not there."""
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, str):
-        return RunConfig  # validating will say what is wrong
-    return PoseConfig if family(model) == "spobet" else ClipConfig
-
-
-def changed(path: Path, changes: dict[str, Any]) -> Any:
+def changed(path: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Content of a recipe file with `changes` by dotted name put in. Raises StudyError when a name leads nowhere."""
     content = load_yaml(path) or {}
     if not isinstance(content, dict):
-        return content  # validating will say what is wrong
+        raise StudyError(f"{path}: holds no keys; it needs model and train")
     for key, value in changes.items():
         *parents, last = key.split(".")
         place = content

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from lib.evaluation import Predictions, RunFacts, wilson
-from lib.files import replacing
-from lib.study import Study, StudyError
+from lib.paths import replacing
+from lib.settings import StudyError
+from lib.study import Study
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 SCORES = [
@@ -40,7 +41,7 @@ COLUMNS = [
 
 def run_dir(study: Study, run: str) -> Path:
     """Folder of a run's predictions, metrics and history."""
-    return study.report_dir / "runs" / run
+    return study.paths.run(run)
 
 
 def read_metrics(study: Study, run: str, split: str = "test") -> dict[str, Any]:
@@ -218,7 +219,7 @@ def _sources(table: pd.DataFrame) -> list[str]:
 def write_comparison(study: Study) -> pd.DataFrame:
     """Write tables/comparison.csv and tables/comparison.md of the study's report and return `comparison`."""
     table = comparison(study)
-    folder = study.report_dir / "tables"
+    folder = study.paths.report / "tables"
     with replacing(folder / "comparison.csv") as path:
         table.to_csv(path, index=False, float_format="%.6g")
     with replacing(folder / "comparison.md") as path:

@@ -12,21 +12,22 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from lib.data.augment import augment
-from lib.data.batches import PoseBatches, shorten, trim
-from lib.data.clips import ClipBatches, clip_path, read_clips_table
+from lib.data.augment import augment_poses
+from lib.data.clip_store import clip_path, read_clips_table
+from lib.data.index import read_index
 from lib.data.layouts import LAYOUTS, SIDES
+from lib.data.loaders import ClipBatches, PoseBatches, shorten, trim
 from lib.data.poses import PoseStore
-from lib.data.wlasl import read_index
 from lib.evaluation import Predictions, missing_count, write_metrics
-from lib.files import replacing
-from lib.models import build, config_of, family, freeze
+from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
-from lib.models.pretrained import load_pretrained
 from lib.models.spobet import MaskedFrames, Spobet
-from lib.recipes import ClipConfig, PoseConfig, read_config, shortened
-from lib.study import Study, StudyError, explain, most_epochs
-from lib.training import Recipe, compute_in_float32, fit, prepare
+from lib.models.weights import load_pretrained
+from lib.paths import replacing
+from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened
+from lib.settings import StudyError, explain
+from lib.study import Study
+from lib.training import compute_in_float32, fit, prepare
 
 Batches = PoseBatches | ClipBatches
 
@@ -34,17 +35,17 @@ Batches = PoseBatches | ClipBatches
 class Run:
     """A run of a study by its name: what it trains, on which clips, where its files lie."""
 
-    kind: type[PoseConfig | ClipConfig]
+    kind: type[PoseRecipe | ClipRecipe]
 
     def __init__(self, study: Study, name: str) -> None:
         """Read the recipe and the index. Raises StudyError when one is absent or wrong."""
         spec, self.seed = study.find_run(name)
         self.study, self.name, self.recipe = study, name, spec.recipe
-        self.config = shortened(read_config(study.recipe_path(spec.recipe), spec.set), most_epochs())
+        self.config = shortened(read_recipe(study.recipe_path(spec.recipe), spec.set), most_epochs())
         if not isinstance(self.config, self.kind):
             raise StudyError(f"run {name} is of the model {self.config.model}, which another notebook trains")
-        self.folder = study.data_dir / "runs" / name
-        self.report = study.report_dir / "runs" / name
+        self.folder = study.paths.training(name)
+        self.report = study.paths.run(name)
         self.index = read_index(study)
 
     @property
@@ -59,7 +60,7 @@ class Run:
             raise StudyError(f"study {self.study.name}: no clip of split '{split}' is present; see the audit")
         return rows
 
-    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> Batches:
+    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> Batches:
         """Make the batches of a split: with `vary` shuffled and augmented, for training; with their targets or not."""
         raise NotImplementedError
 
@@ -91,7 +92,7 @@ class Run:
         return self.fit(model, self.config.train, "train", "history.csv", until)
 
     def fit(
-        self, model: keras.Model, recipe: Recipe, step: str, history: str, until: int | None = None
+        self, model: keras.Model, recipe: Training, step: str, history: str, until: int | None = None
     ) -> pd.DataFrame:
         """One training of the run, in a folder of its own by its `step`. Returns its history and writes it so named."""
         train, val = self.batches("train", recipe, vary=True), self.batches("val", recipe, vary=False)
@@ -133,8 +134,8 @@ class Run:
             self.report / name,
             predictions,
             missing_count(self.index, split),
-            model=family(self.config.model),
-            variant="-".join(filter(None, (self.config.model.partition("-")[2], self.config.variant))),
+            model=family_of(self.config.model).name,
+            variant="-".join(filter(None, (size_of(self.config.model), self.config.variant))),
             recipe=self.recipe,
             **self.facts(),
             seed=self.seed,
@@ -156,15 +157,15 @@ class Run:
 class PoseRun(Run):
     """A run of a pose model, on keypoints."""
 
-    kind = PoseConfig
+    kind = PoseRecipe
 
     def __init__(self, study: Study, name: str) -> None:
         """Read the recipe, the index and the pose store. Raises StudyError when one is absent or wrong."""
         super().__init__(study, name)
-        store = PoseStore.load(study.poses_path)
+        store = PoseStore.load(study.paths.poses)
         self.poses = dict(zip(store.video_id, map(trim, store.poses), strict=True))
 
-    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> PoseBatches:
+    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> PoseBatches:
         """Batches of poses; see Run."""
         rows, layout, how = self.clips(split), LAYOUTS[self.study.layout], self.config.augment
         return PoseBatches(
@@ -173,7 +174,7 @@ class PoseRun(Run):
             len(self.glosses),
             recipe.batch_size,
             max_frames=self.config.max_frames,
-            vary=(lambda clip, other, rng: augment(clip, how, layout, rng, other)) if vary else None,
+            vary=(lambda clip, other, rng: augment_poses(clip, how, layout, rng, other)) if vary else None,
             seed=self.seed,
         )
 
@@ -229,7 +230,7 @@ class PoseRun(Run):
 class ClipRun(Run):
     """A run of an RGB model, on stored clips."""
 
-    kind = ClipConfig
+    kind = ClipRecipe
 
     def __init__(self, study: Study, name: str) -> None:
         """Read the recipe, the index and the table of the clip store. Raises StudyError when one is absent or wrong.
@@ -243,11 +244,11 @@ class ClipRun(Run):
         self.index.loc[at, "status"] = "unreadable: " + self.index.loc[at, "video_id"].map(broken["reason"])
         self.frames = stored["frames"]
 
-    def batches(self, split: str, recipe: Recipe, *, vary: bool, targets: bool = True) -> ClipBatches:
+    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> ClipBatches:
         """Batches of clips; see Run."""
         rows = self.clips(split)
         return ClipBatches(
-            [clip_path(self.study.clips_dir, video_id) for video_id in rows["video_id"]],
+            [clip_path(self.study.paths.clips, video_id) for video_id in rows["video_id"]],
             rows["label"].to_numpy() if targets else None,
             len(self.glosses),
             recipe.batch_size,
@@ -275,9 +276,9 @@ class ClipRun(Run):
         if self.config.head is None:
             (self.report / "history-head.csv").unlink(missing_ok=True)  # of an earlier form of the recipe
             return super().train(model, until)
-        freeze(self.config.model, model, None)
+        freeze(model, None)
         head = self.fit(model, self.config.head, "head", "history-head.csv")
-        freeze(self.config.model, model, self.config.options.get("freeze", 0))
+        freeze(model, self.config.options.get("freeze", 0))
         history = super().train(model, until)
         return pd.concat([head, history.assign(epoch=history["epoch"] + len(head))], ignore_index=True)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from lib.study import STUDIES, SearchSpec, StudyError, explain, load_yaml
+from lib import paths
+from lib.models import FAMILIES
+from lib.settings import StudyError, explain, load_yaml
+from lib.study import SearchSpec
 
-SPACES = STUDIES.parent / "spaces"
 FROZEN = "options.freeze"  # whose largest value may be written "all"
 MOST_STEPS = 1000
 Value = bool | int | float | str
@@ -111,12 +113,18 @@ class Dimension(BaseModel):
         return (value - self.min) / (self.max - self.min)
 
 
+def _family(name: str) -> str:
+    if name not in FAMILIES:
+        raise ValueError(f"Input should be one of {', '.join(FAMILIES)}")
+    return name
+
+
 class Space(BaseModel):
     """The settings that a search may try, by dotted name, and the families of models that it is for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    families: Annotated[list[Literal["movinet", "i3d", "s3d", "x3d", "spobet"]], Field(min_length=1)]
+    families: Annotated[list[Annotated[str, AfterValidator(_family)]], Field(min_length=1)]
     space: Annotated[dict[str, Any], Field(min_length=1)]
 
     def dimensions(self, stages: int | None = None) -> dict[str, Dimension]:
@@ -141,9 +149,9 @@ def _dimension(key: str, given: Any, stages: int | None) -> Dimension:
 
 def read_space(spec: SearchSpec) -> Space:
     """The space of a search. Raises StudyError, in one line, when there is none, or it is wrong or for other models."""
-    path = SPACES / f"{spec.space}.yaml"
+    path = paths.SPACES / f"{spec.space}.yaml"
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in SPACES.glob("*.yaml")))
+        there = ", ".join(sorted(file.stem for file in paths.SPACES.glob("*.yaml")))
         raise StudyError(f"search {spec.name}: there is no space '{spec.space}'; workflow/spaces/ has {there}")
     content = load_yaml(path)
     try:
@@ -153,7 +161,7 @@ def read_space(spec: SearchSpec) -> Space:
         raise StudyError(f"{path}: {explain(error, Space)}") from None
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from None
-    if spec.family() not in space.families:
+    if spec.family().name not in space.families:
         raise StudyError(
             f"search {spec.name}: space '{spec.space}' is for {', '.join(space.families)}; recipe '{spec.recipe}' "
             f"trains {spec.model()}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lib.files import replacing
+from lib.paths import replacing
+from lib.recipes import Training
 
 NOT_DECAYED = ["bias", "gamma", "beta", "embedding"]  # weight decay is for the matrices alone
 REPORTS = 20  # lines of progress that a training prints
@@ -23,42 +23,10 @@ BFLOAT16 = ("amx_bf16", "avx512_bf16", " bf16")  # flags of x86 processors, and 
 SIGNS = {"val_accuracy": 1, "val_loss": -1}  # higher is better, lower is better
 
 
-class Recipe(BaseModel):
-    """Everything about training that is not the model or the data. One step is one batch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    optimizer: Literal["adam", "adamw", "radam", "rmsprop"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0, description="the highest, after warm-up")
-    final_learning_rate: float = Field(0.0, ge=0, description="at the last step")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a linear rise from 0")
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0, description="decoupled (adamw)")
-    momentum: float = Field(0.0, ge=0, lt=1, description="of the steps (rmsprop)")
-    epsilon: float = Field(
-        1e-7, gt=0, description="added to the root of the mean square (rmsprop); 1: nearly plain SGD"
-    )
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    average: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights")
-    batch_size: int = Field(32, ge=1)
-    epochs: int = Field(50, ge=1)
-    early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation value")
-    mixed_precision: bool = Field(False, description="bfloat16 where it is safe and fast; weights stay float32")
-
-    @model_validator(mode="after")
-    def _options_fit_the_optimizer(self) -> Self:
-        owners = {"weight_decay": "adamw", "momentum": "rmsprop", "epsilon": "rmsprop"}
-        for name, owner in owners.items():
-            if name in self.model_fields_set and getattr(self, name) and self.optimizer != owner:
-                raise ValueError(f"{name} needs the optimizer {owner}, not {self.optimizer}")
-        return self
-
-
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up from 0, then constant, or falling along a line or half a cosine to the final rate."""
 
-    def __init__(self, recipe: Recipe, steps: int) -> None:
+    def __init__(self, recipe: Training, steps: int) -> None:
         """Spread the recipe's schedule over `steps` batches."""
         self.recipe, self.steps = recipe, steps
         self.warmup = math.ceil(recipe.warmup * steps)
@@ -99,7 +67,7 @@ class RAdam(keras.optimizers.Adam):
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * momentum * scale)
 
 
-def prepare(recipe: Recipe, seed: int) -> None:
+def prepare(recipe: Training, seed: int) -> None:
     """Set what must stand before a model is built: the seed of weights and dropout, and the precision.
 
     Mixed precision is left out where it would slow the training down (S3D's step takes 1.2 x as long on a processor
@@ -132,7 +100,7 @@ def compute_in_float32(model: keras.Model) -> None:
         layer.dtype_policy = "float32"
 
 
-def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+def make_optimizer(recipe: Training, steps: int) -> keras.optimizers.Optimizer:
     """Make the recipe's optimiser for a training of `steps` batches."""
     common = {
         "learning_rate": Schedule(recipe, steps),
@@ -152,7 +120,7 @@ def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
 
 def fit(
     model: keras.Model,
-    recipe: Recipe,
+    recipe: Training,
     train: keras.utils.PyDataset,
     val: keras.utils.PyDataset,
     folder: Path,
@@ -224,7 +192,7 @@ def feed(batches: keras.utils.PyDataset) -> Any:
 
 
 def make_callbacks(
-    recipe: Recipe, train: Any, folder: Path, monitor: str, epoch: int
+    recipe: Training, train: Any, folder: Path, monitor: str, epoch: int
 ) -> list[keras.callbacks.Callback]:
     """What happens around the epochs of a training that goes on after `epoch` epochs. The order matters.
 

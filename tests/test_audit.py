@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from lib.data.audit import ALL, audit, coverage
-from lib.data.wlasl import build_index
-from lib.figures import dataset as figures
+from lib.data.index import build_index
+from lib.figures import data as figures
 
 CLIPS = [  # video_id, gloss, label, split, signer, status, content
     ("1", "book", 0, "train", 5, "present", "x"),

@@ -10,7 +10,7 @@ from lib.data.augment import (
     PoseAugment,
     affine_matrix,
     align,
-    augment,
+    augment_poses,
     centre,
     drop_frames,
     drop_hand,
@@ -328,7 +328,7 @@ def test_a_clip_of_one_joint_has_no_size_to_bring_to_that_of_another():
 
 def test_without_another_clip_nothing_is_spliced():
     clip = clip_of()
-    np.testing.assert_array_equal(augment(clip, PoseAugment(splice=1, probability=0), OPENPOSE, rng()), clip)
+    np.testing.assert_array_equal(augment_poses(clip, PoseAugment(splice=1, probability=0), OPENPOSE, rng()), clip)
 
 
 # --- Together ------------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_without_another_clip_nothing_is_spliced():
 def test_whatever_is_drawn_the_result_is_a_clip_and_missing_stays_without_coordinates(seed, frames, missing):
     clip = clip_of(frames, missing=missing, seed=seed)
     before = clip.copy()
-    varied = augment(clip, EVERYTHING, OPENPOSE, rng(seed), clip_of(7, missing=missing, seed=seed + 1))
+    varied = augment_poses(clip, EVERYTHING, OPENPOSE, rng(seed), clip_of(7, missing=missing, seed=seed + 1))
     assert varied.dtype == np.float32
     assert varied.shape[1:] == (54, 3)
     assert 1 <= len(varied) <= np.ceil(frames * 1.2)
@@ -352,7 +352,7 @@ def test_whatever_is_drawn_the_result_is_a_clip_and_missing_stays_without_coordi
 
 def test_nothing_asked_is_nothing_changed():
     clip = clip_of()
-    np.testing.assert_allclose(augment(clip, PoseAugment(), OPENPOSE, rng()), clip, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(augment_poses(clip, PoseAugment(), OPENPOSE, rng()), clip, rtol=1e-4, atol=1e-3)
 
 
 STRENGTHS = {
@@ -369,20 +369,20 @@ def test_every_strength_is_tested():
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_each_setting_changes_the_clip_by_itself(name):
     clip = clip_of(30)
-    varied = augment(clip, PoseAugment(**{name: STRENGTHS[name]}), OPENPOSE, rng(2), clip_of(30, seed=9))
+    varied = augment_poses(clip, PoseAugment(**{name: STRENGTHS[name]}), OPENPOSE, rng(2), clip_of(30, seed=9))
     assert varied.shape != clip.shape or np.abs(varied - clip).max() > 0.5
 
 
 def test_probability_0_switches_space_off_but_not_time():
     clip = clip_of(30, missing=0)
     space = PoseAugment(rotation=20, noise=0.1, probability=0)
-    np.testing.assert_array_equal(augment(clip, space, OPENPOSE, rng()), clip)
-    assert len(augment(clip, PoseAugment(speed=0.5, probability=0), OPENPOSE, rng(3))) != 30
+    np.testing.assert_array_equal(augment_poses(clip, space, OPENPOSE, rng()), clip)
+    assert len(augment_poses(clip, PoseAugment(speed=0.5, probability=0), OPENPOSE, rng(3))) != 30
 
 
 def test_the_same_generator_state_gives_the_same_clip():
     clip = clip_of()
-    a, b, c = (augment(clip, EVERYTHING, OPENPOSE, rng(seed)) for seed in (5, 5, 6))
+    a, b, c = (augment_poses(clip, EVERYTHING, OPENPOSE, rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(a, b)
     assert a.shape != c.shape or not np.array_equal(a, c)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.batches import PoseBatches, pad, shorten, trim
+from lib.data.loaders import PoseBatches, pad, shorten, trim
 
 JOINTS = 42
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lib.data.clip_augment import ClipAugment, augment, colour_matrix, recolour, resize, view_matrix
+from lib.data.augment import ClipAugment, augment_clip, colour_matrix, recolour, resize, view_matrix
 
 EVERYTHING = ClipAugment(
     jitter=1, crop=0.4, rotation=30, flip=0.5, brightness=0.2, contrast=0.3, saturation=0.5, tint=0.2
@@ -36,14 +36,16 @@ def difference(one, other):
 
 def test_nothing_is_varied_by_default():
     clip = clip_of()
-    assert difference(augment(clip, SIDE, ClipAugment(), generator()), np.stack(clip)) <= 1
-    assert difference(augment(clip, 48, ClipAugment(), generator()), resize(clip, 48)) <= 2
+    assert difference(augment_clip(clip, SIDE, ClipAugment(), generator()), np.stack(clip)) <= 1
+    assert difference(augment_clip(clip, 48, ClipAugment(), generator()), resize(clip, 48)) <= 2
 
 
 @pytest.mark.parametrize("field", ClipAugment.model_fields)
 def test_each_setting_alone_changes_pixels_except_the_choice_of_frames(field):
     how = ClipAugment(**{field: 0.9 if field != "rotation" else 20.0})
-    changed = [difference(augment(clip_of(1), SIDE, how, generator(s)), np.stack(clip_of(1))) > 3 for s in range(8)]
+    changed = [
+        difference(augment_clip(clip_of(1), SIDE, how, generator(s)), np.stack(clip_of(1))) > 3 for s in range(8)
+    ]
     assert any(changed) == (field != "jitter")
 
 
@@ -56,7 +58,7 @@ def test_settings_out_of_range_or_unknown_are_refused(setting):
 @settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), size=st.integers(8, 96), frames=st.integers(1, 5))
 def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
-    still = augment([scene()] * frames, size, EVERYTHING, generator(seed))
+    still = augment_clip([scene()] * frames, size, EVERYTHING, generator(seed))
     assert still.shape == (frames, size, size, 3)
     assert still.dtype == np.uint8
     assert (still == still[0]).all()
@@ -67,19 +69,19 @@ def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
 def test_rotation_and_crop_bring_in_no_black(seed):
     bright = [np.full((SIDE, SIDE, 3), 200, np.uint8)]
     how = ClipAugment(rotation=180, crop=0.5, flip=0.5)
-    assert (augment(bright, 48, how, generator(seed)) == 200).all()
+    assert (augment_clip(bright, 48, how, generator(seed)) == 200).all()
 
 
 @settings(max_examples=80)
 @given(seed=st.integers(0, 10**6))
 def test_same_numbers_give_the_same_clip(seed):
-    one, two = (augment(clip_of(2), 40, EVERYTHING, generator(seed)) for _ in range(2))
+    one, two = (augment_clip(clip_of(2), 40, EVERYTHING, generator(seed)) for _ in range(2))
     assert np.array_equal(one, two)
 
 
 def test_flip_mirrors_left_and_right_exactly():
     clip = clip_of()
-    mirrored = augment(clip, SIDE, ClipAugment(flip=1), generator())
+    mirrored = augment_clip(clip, SIDE, ClipAugment(flip=1), generator())
     assert difference(mirrored, np.stack(clip)[:, :, ::-1]) <= 1
 
 
@@ -87,7 +89,9 @@ def test_without_flip_left_stays_left():
     half = np.zeros((SIDE, SIDE, 3), np.uint8)
     half[:, : SIDE // 2] = 200
     for seed in range(30):
-        varied = augment([half], SIDE, EVERYTHING.model_copy(update={"flip": 0.0}), generator(seed))[0].astype(float)
+        varied = augment_clip([half], SIDE, EVERYTHING.model_copy(update={"flip": 0.0}), generator(seed))[0].astype(
+            float
+        )
         assert varied[:, : SIDE // 4].mean() > varied[:, -SIDE // 4 :].mean()
 
 

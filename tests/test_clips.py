@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data import clips as module
-from lib.data.clip_augment import ClipAugment
-from lib.data.clips import ClipBatches, build_clips, clip_path, read_stored
-from lib.data.video import find_mover
-from lib.study import StudyError
+from lib.data import clip_store as module
+from lib.data.augment import ClipAugment
+from lib.data.clip_store import build_clips, clip_path, read_stored
+from lib.data.loaders import ClipBatches
+from lib.data.person import find_mover
+from lib.settings import StudyError
 
 VARY = ClipAugment(jitter=1, crop=0.2, rotation=5, flip=0.5, brightness=0.1, contrast=0.1)
 WHITE = (230, 230, 230)

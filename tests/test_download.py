@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 
 from lib.data import download as downloading
-from lib.data.annotations import read_annotations
 from lib.data.download import LICENCE, download_videos, main, summary
+from lib.data.index import to_file_frames
 from lib.data.sites import AGENT, LONGEST_WAIT, Manners, site_of
 from lib.data.video import frames, probe
-from lib.data.wlasl import to_file_frames
-from lib.study import StudyError
+from lib.data.wlasl import read_annotations
+from lib.settings import StudyError
 
 STALL = 0.4  # seconds after which a stalling server is given up
 

@@ -25,7 +25,7 @@ from lib.evaluation import (
     wilson,
     write_metrics,
 )
-from lib.study import StudyError
+from lib.settings import StudyError
 
 FACTS = {
     "model": "movinet",

@@ -26,11 +26,12 @@ from lib.export import onnx as onnx_files
 from lib.export.files import add_metadata, open_model, read_metadata, runner_of
 from lib.export.onnx_graph import activations_first
 from lib.export.run import of_length, write
-from lib.figures import exports as figures
+from lib.figures import runs as figures
 from lib.models import build
-from lib.models.motion import frame_differences
+from lib.models.layers import frame_differences
 from lib.models.movinet_sizes import SIZES
-from lib.study import StudyError
+from lib.paths import Paths
+from lib.settings import StudyError
 
 SIZE, FRAMES = 32, 4
 LABELS = ["book", "drink"]
@@ -423,14 +424,14 @@ def test_latency_is_the_median_after_warming_up():
 
 def test_rows_of_all_exported_runs_make_one_table_in_the_contracts_columns(tmp_path, monkeypatch):
     class Two:
-        name, report_dir, exports = "two", tmp_path, ["b", "a"]
+        name, paths, exports = "two", Paths("two", tmp_path), ["b", "a"]
 
     for run in "ab":
         row = dict.fromkeys(verify.COLUMNS, 1) | {"run": run}
         verify.write_table([row], verify.table_path(Two(), run))
     table = verify.gather(Two())
     assert table["run"].tolist() == ["b", "a"]
-    assert list(pd.read_csv(tmp_path / "tables" / "export.csv")) == [
+    assert list(pd.read_csv(Two.paths.table("export.csv"))) == [
         "run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff",
         "latency_ms_1_thread", "latency_ms_2_threads", "flex_ops",
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from lib.export.predict import predict
 from lib.export.release import release
 from lib.export.run import KEPT, Form, export_run, in_precision, open_run, path_of, trained
 from lib.runs import PoseRun
-from lib.study import StudyError
+from lib.settings import StudyError
 
 RUN = "small-s0"
 FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]
@@ -31,8 +31,7 @@ def exported(tmp_path_factory):
     (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(folder / "home"))
-        for module in ("recipes", "study"):
-            patch.setattr(f"lib.{module}.RECIPES", folder)
+        patch.setattr("lib.paths.RECIPES", folder)
         study = make_study(folder).model_copy(update={"exports": [RUN], "release": [RUN]})
         run = PoseRun(study, RUN)
         model = run.build()
@@ -93,7 +92,7 @@ def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
 def test_float16_files_are_released_with_all_that_belongs_to_them(exported):
     run, _ = exported
     written = release(run)
-    folder = run.study.report_dir / "models"
+    folder = run.study.paths.models
     names = [f"{RUN}.tflite", f"{RUN}.onnx", f"{RUN}.sha256", f"{RUN}-labels.txt", "LICENCE.md"]
     assert {path.name for path in written} == {*names, f"{RUN}.tflite.md", f"{RUN}.onnx.md"}
     sums = dict(reversed(line.split()) for line in (folder / f"{RUN}.sha256").read_text().splitlines())

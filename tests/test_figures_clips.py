@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from lib.data.clips import build_clips, clip_path, read_stored
+from lib.data.clip_store import build_clips, clip_path, read_stored
+from lib.data.index import build_index
 from lib.data.sample import write_sample
 from lib.data.video import frames, sample_frames
-from lib.data.wlasl import build_index
-from lib.figures.clips import before_and_after, contact_sheet, strips
+from lib.figures.data import before_and_after, contact_sheet, strips
 from lib.study import load_study
 
 

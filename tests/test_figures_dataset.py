@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from lib.data.index import build_index
 from lib.data.sample import write_sample
 from lib.data.video import frames
-from lib.data.wlasl import build_index
-from lib.figures.dataset import film_strips
+from lib.figures.data import film_strips
 from lib.study import load_study
 
 

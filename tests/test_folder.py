@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.annotations import COLUMNS, SPLITS
 from lib.data.audit import audit, coverage
-from lib.data.folder import make_splits, read_folder, watched
-from lib.data.wlasl import build_index, list_clips, read_index, write_index
-from lib.figures import dataset as figures
-from lib.study import StudyError
+from lib.data.index import build_index, list_clips, read_index, write_index
+from lib.data.own_clips import make_splits, read_folder, watched
+from lib.data.wlasl import COLUMNS, SPLITS
+from lib.figures import data as figures
+from lib.settings import StudyError
 
 
 def touch(root, *paths):
@@ -47,7 +47,9 @@ def write_video(path, frames=6):
 
 def study(root, **other):
     fields = {"name": "own", "subset": 2, "sources": ["clips"], "split": "official", "drop_duplicates": False}
-    return SimpleNamespace(root=root, index_path=root / "out" / "index.parquet", layout=None, **(fields | other))
+    return SimpleNamespace(
+        root=root, paths=SimpleNamespace(index=root / "out" / "index.parquet"), layout=None, **(fields | other)
+    )
 
 
 def problem(root):

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from lib.data.hands import drop_twins, order_hands, right_handed
 from lib.data.poses import read_hands
-from lib.study import StudyError
+from lib.settings import StudyError
 
 SHAPE = np.random.default_rng(3).uniform(-0.05, 0.05, (21, 3))  # of a hand, the same in all frames
 

@@ -12,9 +12,10 @@ import pytest
 from keras import ops
 from pydantic import ValidationError
 
+from lib.models import freeze
 from lib.models.cost import gflops
-from lib.models.i3d import PUBLISHED, STAGES, build_i3d, feature_extractor, freeze, load_published_weights
-from lib.study import StudyError
+from lib.models.i3d import PUBLISHED, STAGES, build_i3d, feature_extractor, load_published_weights
+from lib.settings import StudyError
 
 CLIP = (24, 32, 32)  # two steps in time at the head
 CLASSES = 7

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 from pydantic import ValidationError
 
-from lib.models import build
+from lib.models import build, freeze
 from lib.models.movinet import (
     Bottleneck,
     ConvNorm,
@@ -25,7 +25,6 @@ from lib.models.movinet import (
     divisible,
     encode_positions,
     first_buffers,
-    freeze,
     halve,
     in_frames,
     load_official_checkpoint,
@@ -33,7 +32,7 @@ from lib.models.movinet import (
 )
 from lib.models.movinet_sizes import SIZES, Block, Size
 from lib.models.movinet_weights import official_names, plain, to_own_layout
-from lib.study import StudyError
+from lib.settings import StudyError
 
 CLASSES = 7
 CLIP = (6, 16, 20)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from lib.models.norm import BatchNorm
+from lib.models.layers import BatchNorm
 
 if keras.backend.backend() != "torch":
     pytest.skip("gradients are taken by torch; test_movinet compares TensorFlow with it", allow_module_level=True)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lib.data.layouts import LAYOUTS
 from lib.data.poses import PoseStore, build_poses, missing_joints, read_openpose
-from lib.figures.poses import presence_over_time, skeleton_strip
-from lib.study import StudyError
+from lib.figures.data import presence_over_time, skeleton_strip
+from lib.settings import StudyError
 
 OPENPOSE, HANDS = LAYOUTS["openpose-54"], LAYOUTS["hands-42"]
 BODY_NUMBERS = [*range(8), *range(15, 19)]

@@ -14,9 +14,9 @@ from lib.data.video import read_clip
 from lib.export import network, stream, tflite
 from lib.export.files import runner_of
 from lib.models import build, weights
-from lib.models.movinet_tflite import load_mobile_tflite, read_tflite, to_own_layout
-from lib.models.pretrained import load_pretrained
-from lib.study import StudyError
+from lib.models.movinet_weights import from_tflite, load_mobile_tflite, read_tflite
+from lib.models.weights import load_pretrained
+from lib.settings import StudyError
 
 PHONE = "movinet-a0-stream-k600-int8"
 CLIP = (2, 64, 64)
@@ -89,7 +89,7 @@ def test_an_archive_with_an_official_checkpoint_fills_all_but_the_classifier(fol
 import numpy as np
 from lib.models import build
 from lib.models.movinet_weights import load_official_checkpoint
-from lib.models.pretrained import load_pretrained
+from lib.models.weights import load_pretrained
 ours, whole = build("movinet-a0", 5, {CLIP}, dropout=.5), build("movinet-a0", 600, {CLIP})
 classifier = ours.classifier.get_weights()
 load_pretrained(ours, "movinet-a0", "movinet-a0-base")
@@ -192,11 +192,11 @@ def test_a_file_that_is_no_tflite_model_is_one_clear_error(tmp_path):
 
 def test_kernels_of_tflite_are_turned_outputs_last():
     kernel = np.arange(2 * 3 * 3 * 5.0).reshape(2, 3, 3, 5)
-    turned = to_own_layout(kernel, np.zeros((3, 3, 5, 2)))
+    turned = from_tflite(kernel, np.zeros((3, 3, 5, 2)))
     assert turned[0, 1, 2, 1] == kernel[1, 0, 1, 2]
-    depthwise = to_own_layout(np.arange(12.0).reshape(1, 3, 1, 4), np.zeros((3, 1, 4, 1)))
+    depthwise = from_tflite(np.arange(12.0).reshape(1, 3, 1, 4), np.zeros((3, 1, 4, 1)))
     assert depthwise[2, 0, 1, 0] == 9
-    assert to_own_layout(kernel, np.zeros((3, 3, 5, 4))) is None
+    assert from_tflite(kernel, np.zeros((3, 3, 5, 4))) is None
 
 
 def test_fixed_normalisation_keeps_its_statistics_and_trains_scale_and_shift():

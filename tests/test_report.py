@@ -11,7 +11,8 @@ import yaml
 
 from lib.evaluation import Predictions, wilson, write_metrics
 from lib.report import COLUMNS, comparison, read_predictions, run_dir, write_comparison
-from lib.study import StudyError, load_study
+from lib.settings import StudyError
+from lib.study import load_study
 
 FACTS = {
     "input": "videos",
@@ -154,7 +155,7 @@ def test_seeds_scored_on_different_clips_have_no_mean(make_study):
 
 def test_written_csv_has_every_contract_column_and_parses(three_seeds):
     write_comparison(three_seeds)
-    text = (three_seeds.report_dir / "tables" / "comparison.csv").read_text()
+    text = (three_seeds.paths.table("comparison.csv")).read_text()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0]) == COLUMNS
     assert json.loads(rows[0]["top1_ci95"]) == pytest.approx(wilson(4, 10), abs=1e-6)
@@ -165,7 +166,7 @@ def test_written_csv_has_every_contract_column_and_parses(three_seeds):
 
 def test_markdown_shows_percent_interval_and_mean_in_bold(three_seeds):
     write_comparison(three_seeds)
-    text = (three_seeds.report_dir / "tables" / "comparison.md").read_text()
+    text = (three_seeds.paths.table("comparison.md")).read_text()
     low, high = (100 * bound for bound in wilson(4, 10))
     assert f"| 40.0 | {low:.1f} to {high:.1f} |" in " ".join(text.split())
     assert "**spobet-plus (mean of 3)**" in text
@@ -181,7 +182,7 @@ def test_markdown_of_synthetic_data_says_so_in_its_title(make_study):
     study = make_study([{"recipe": "i3d"}], synthetic=True)
     write_run(study, "i3d", "i3d")
     write_comparison(study)
-    title = (study.report_dir / "tables" / "comparison.md").read_text().splitlines()[0]
+    title = (study.paths.table("comparison.md")).read_text().splitlines()[0]
     assert title == "# SYNTHETIC data. Comparison: One hundred glosses"
 
 
@@ -189,7 +190,7 @@ def test_markdown_says_on_how_many_of_the_official_clips_it_was_measured(make_st
     study = make_study([{"recipe": "i3d"}])
     write_run(study, "i3d", "i3d", n_missing=15)
     write_comparison(study)
-    text = (study.report_dir / "tables" / "comparison.md").read_text()
+    text = (study.paths.table("comparison.md")).read_text()
     assert "**Measured on 10 of the 25 clips of the official test split**" in text
     assert "| 20.0 " in text  # 5 of 25, absent ones wrong
 

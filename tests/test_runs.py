@@ -10,17 +10,18 @@ import pandas as pd
 import pytest
 import yaml
 
-import lib.recipes
+import lib.paths
 import lib.runs
-import lib.study
-from lib.data.batches import PoseBatches
-from lib.data.clips import build_clips, write_clips_table
+from lib.data.clip_store import build_clips, write_clips_table
+from lib.data.loaders import PoseBatches
 from lib.data.poses import PoseStore
 from lib.evaluation import Predictions
 from lib.models.weights import WEIGHTS
-from lib.recipes import RECIPES, read_config, shortened
+from lib.paths import RECIPES
+from lib.recipes import read_recipe, shortened
 from lib.runs import ClipRun, PoseRun, predict
-from lib.study import RunSpec, Study, StudyError
+from lib.settings import StudyError
+from lib.study import RunSpec, Study
 
 RECIPE = {
     "model": "spobet",
@@ -40,8 +41,7 @@ CONTRACT = [
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
     """A folder of recipes that holds small.yaml; returns a function that writes another one."""
-    monkeypatch.setattr(lib.recipes, "RECIPES", tmp_path)
-    monkeypatch.setattr(lib.study, "RECIPES", tmp_path)
+    monkeypatch.setattr(lib.paths, "RECIPES", tmp_path)
 
     def write(name, content):
         text = content if isinstance(content, str) else yaml.safe_dump(content)
@@ -54,7 +54,7 @@ def recipes(tmp_path, monkeypatch):
 def problem(*arguments):
     """The one line that the reading of a wrong recipe ends with."""
     with pytest.raises(StudyError) as error:
-        read_config(*arguments)
+        read_recipe(*arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -63,7 +63,7 @@ def problem(*arguments):
 
 
 def test_recipe_file_becomes_typed_settings_with_defaults_for_the_rest(recipes):
-    config = read_config("small")
+    config = read_recipe("small")
     assert (config.model, config.variant, config.max_frames) == ("spobet", "small", 12)
     assert (config.train.epochs, config.train.schedule) == (3, "cosine")
     assert (config.pretrain.epochs, config.pretrain.hidden) == (2, 0.3)
@@ -72,7 +72,7 @@ def test_recipe_file_becomes_typed_settings_with_defaults_for_the_rest(recipes):
 
 @pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.yaml")])
 def test_every_shipped_recipe_can_be_read_and_its_model_built(name):
-    config = read_config(name)
+    config = read_recipe(name)
     options = dict(config.options)
     if config.model == "spobet":
         options["layout"] = "openpose-54" if options.get("normalisation", "published") == "published" else "hands-42"
@@ -83,24 +83,24 @@ def test_every_shipped_recipe_can_be_read_and_its_model_built(name):
 
 
 def test_published_recipes_have_the_published_frames_and_pixels():
-    sizes = {name: read_config(name) for name in ("movinet-a0", "movinet-a5", "i3d", "s3d", "x3d-l")}
+    sizes = {name: read_recipe(name) for name in ("movinet-a0", "movinet-a5", "i3d", "s3d", "x3d-l")}
     assert [(c.frames, c.size) for c in sizes.values()] == [(20, 172), (20, 172), (20, 224), (20, 224), (16, 182)]
     train = sizes["movinet-a0"].train
     assert (train.optimizer, train.learning_rate, train.momentum, train.epsilon) == ("rmsprop", 0.01, 0.9, 1.0)
 
 
 def test_a_study_changes_settings_by_their_dotted_name_and_leaves_the_others(recipes):
-    config = read_config("small", {"train.epochs": 7, "options.width": 16, "max_frames": 9, "augment.noise": 0.5})
+    config = read_recipe("small", {"train.epochs": 7, "options.width": 16, "max_frames": 9, "augment.noise": 0.5})
     assert (config.train.epochs, config.train.batch_size) == (7, 4)
     assert config.options == {**RECIPE["options"], "width": 16}
     assert (config.max_frames, config.augment.noise, config.augment.rotation) == (9, 0.5, 10)
-    assert read_config("small").train.epochs == 3  # the file is as it was
+    assert read_recipe("small").train.epochs == 3  # the file is as it was
 
 
 def test_a_study_can_switch_off_pretraining_and_set_a_section_that_the_recipe_lacks(recipes):
-    assert read_config("small", {"pretrain": None}).pretrain is None
+    assert read_recipe("small", {"pretrain": None}).pretrain is None
     recipes("bare", {"model": "spobet", "train": {}})
-    assert read_config("bare", {"augment.mirror": 0.5}).augment.mirror == 0.5
+    assert read_recipe("bare", {"augment.mirror": 0.5}).augment.mirror == 0.5
 
 
 def test_unknown_recipe_is_an_error_that_names_those_there_are(recipes):
@@ -177,10 +177,10 @@ def make_study(root):
     index = pd.DataFrame(CLIPS, columns=["split", "label", "status"])
     index.insert(0, "video_id", [f"{number:05d}" for number in range(len(CLIPS))])
     index["gloss"] = [GLOSSES[label] for label in index["label"]]
-    study.data_dir.mkdir(parents=True)
-    index.to_parquet(study.index_path)
+    study.paths.data.mkdir(parents=True)
+    index.to_parquet(study.paths.index)
     present = index.index[index["status"] == "present"]
-    PoseStore(index["video_id"][present].to_numpy(str), [clip_of(n) for n in present]).save(study.poses_path)
+    PoseStore(index["video_id"][present].to_numpy(str), [clip_of(n) for n in present]).save(study.paths.poses)
     return study
 
 
@@ -200,7 +200,7 @@ def test_where_a_study_is_only_tried_no_training_takes_more_epochs_than_are_aske
 
 
 def test_only_trainings_of_more_epochs_are_shortened():
-    config = read_config("movinet-a0-k600", {"train.epochs": 1})
+    config = read_recipe("movinet-a0-k600", {"train.epochs": 1})
     short = shortened(config, 2)
     assert config.head.epochs > 2
     assert (short.head.epochs, short.train.epochs) == (2, 1)
@@ -234,9 +234,9 @@ def test_training_batches_are_augmented_by_the_recipe_and_drawn_from_the_runs_se
 
 
 def test_a_split_without_a_present_clip_is_an_error_that_names_it(study):
-    index = pd.read_parquet(study.index_path)
+    index = pd.read_parquet(study.paths.index)
     index.loc[index["split"] == "val", "status"] = "missing"
-    index.to_parquet(study.index_path)
+    index.to_parquet(study.paths.index)
     run = PoseRun(study, "small-s0")
     with pytest.raises(StudyError, match="study three: no clip of split 'val' is present"):
         run.batches("val", run.config.train, vary=False)
@@ -342,9 +342,9 @@ def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_i
     if changed == "recipe":
         study.runs[0].set["train.learning_rate"] = 0.5
     else:
-        index = pd.read_parquet(study.index_path)
+        index = pd.read_parquet(study.paths.index)
         index.loc[1, "status"] = "missing"
-        index.to_parquet(study.index_path)
+        index.to_parquet(study.paths.index)
     capsys.readouterr()
     run = PoseRun(study, "small-s0")
     assert run.open_folder("train") == folder
@@ -402,13 +402,13 @@ def clip_study(study, recipes):
     """The study of 16 clips with a video each, and its clip store as notebook 02 leaves it; clip 13 is black."""
     recipes("rgb", CLIP_RECIPE)
     study.runs.append(RunSpec(recipe="rgb"))
-    index = pd.read_parquet(study.index_path)
+    index = pd.read_parquet(study.paths.index)
     index["path"] = [str(study.root / f"{number}.mp4") for number in range(len(CLIPS))]
     index["frame_start"], index["frame_end"], index["bbox"] = 0, 8, None
     for number, (path, label) in enumerate(zip(index["path"], index["label"], strict=True)):
         write_coloured_video(path, np.zeros(3) if number == 13 else 60 + 100 * np.eye(3)[label])
-    index.to_parquet(study.index_path)
-    write_clips_table(build_clips(index, study.clips_dir, size=64, workers=1), study)
+    index.to_parquet(study.paths.index)
+    write_clips_table(build_clips(index, study.paths.clips, size=64, workers=1), study)
     return study
 
 
@@ -514,6 +514,6 @@ def test_a_run_of_another_kind_of_model_is_refused(clip_study):
 
 
 def test_an_rgb_run_without_the_clip_store_says_which_notebook_makes_it(clip_study):
-    (clip_study.clips_dir / "clips.parquet").unlink()
+    (clip_study.paths.clips_table).unlink()
     with pytest.raises(StudyError, match="02_clips"):
         ClipRun(clip_study, "rgb")

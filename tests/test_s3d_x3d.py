@@ -8,13 +8,13 @@ import pytest
 from keras import ops
 from pydantic import ValidationError
 
-from lib.models import s3d as s3d_module
-from lib.models import x3d as x3d_module
+from lib.models import freeze
+from lib.models import torch_video as s3d_module
+from lib.models import torch_video as x3d_module
 from lib.models.cost import gflops
 from lib.models.flat import flatten_convolutions
-from lib.models.s3d import build_s3d, freeze, load_published_weights
-from lib.models.x3d import build_x3d
-from lib.study import StudyError
+from lib.models.torch_video import build_s3d, build_x3d, load_published_weights
+from lib.settings import StudyError
 
 if keras.backend.backend() != "torch":
     pytest.skip("torch networks need keras' torch backend", allow_module_level=True)

@@ -10,10 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lib.data.audit import audit
+from lib.data.index import build_index
 from lib.data.sample import SIGNS, SPLITS, joints_of, plan_clips, segment, write_sample
 from lib.data.video import frames, probe
-from lib.data.wlasl import build_index
-from lib.study import StudyError, load_study
+from lib.settings import StudyError
+from lib.study import load_study
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import lib.spaces
-from lib.spaces import SPACES, Dimension, Space, read_space
-from lib.study import SearchSpec, StudyError
+import lib.paths
+from lib.paths import SPACES
+from lib.settings import StudyError
+from lib.spaces import Dimension, Space, read_space
+from lib.study import SearchSpec
 
 VALID = {"families": ["spobet"], "space": {"train.learning_rate": {"min": 0.001, "max": 0.1, "log": True}}}
 SPEC = SearchSpec(name="found", recipe="spobet", space="mine")
@@ -18,7 +20,7 @@ SPEC = SearchSpec(name="found", recipe="spobet", space="mine")
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write a space file, given as keys or as text."""
-    monkeypatch.setattr(lib.spaces, "SPACES", tmp_path)
+    monkeypatch.setattr(lib.paths, "SPACES", tmp_path)
 
     def write(content):
         (tmp_path / "mine.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))

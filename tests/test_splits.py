@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data.annotations import SPLITS, read_annotations
 from lib.data.splits import drop_duplicates, duplicate_groups, signer_disjoint
-from lib.study import StudyError
+from lib.data.wlasl import SPLITS, read_annotations
+from lib.settings import StudyError
 
 
 def clips(seed=0, n_signers=30, n_glosses=12, n_clips=600):

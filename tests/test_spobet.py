@@ -11,12 +11,13 @@ import pytest
 from keras import ops
 from pydantic import ValidationError
 
-from lib.data.batches import PoseBatches
 from lib.data.layouts import LAYOUTS
+from lib.data.loaders import PoseBatches
 from lib.models import build
-from lib.models.poses import PoseFeatures, movement, published_normalisation, robust_normalisation
+from lib.models.pose_features import PoseFeatures, movement, published_normalisation, robust_normalisation
 from lib.models.spobet import MaskedFrames, fold, mean_token
-from lib.training import Recipe, fit, prepare
+from lib.recipes import Training
+from lib.training import fit, prepare
 
 PUBLISHED = {"layout": "openpose-54"}
 PLUS = {
@@ -33,7 +34,7 @@ every_config = pytest.mark.parametrize("name", CONFIGS)
 
 def model_of(config):
     """A model of 10 classes whose weights are all random, so that norms, biases and positions matter, too."""
-    prepare(Recipe(), seed=0)
+    prepare(Training(), seed=0)
     model = build("spobet", 10, **config)
     rng = np.random.default_rng(0)
     model.set_weights([weight + rng.random(weight.shape) / 10 for weight in model.get_weights()])
@@ -326,7 +327,7 @@ def test_loss_without_a_hidden_frame_is_zero():
 
 def test_pretraining_lowers_the_loss_and_changes_the_encoder_that_the_model_goes_on_with(tmp_path):
     clips = [np.repeat(clip[:1], 12, axis=0) for clip in poses_of(TINY, clips=8, missing=0)]  # each holds still
-    recipe = Recipe(epochs=6, batch_size=4, learning_rate=0.03)
+    recipe = Training(epochs=6, batch_size=4, learning_rate=0.03)
     prepare(recipe, 0)
     model = build("spobet", 10, **TINY)
     masked = MaskedFrames(model, share=0.3)
@@ -343,7 +344,7 @@ def test_pretraining_lowers_the_loss_and_changes_the_encoder_that_the_model_goes
 # ---- both backends -------------------------------------------------------------------------------------
 
 LEARNER = {**PLUS, "dropout": 0.0, "head_dropout": 0.0, "width": 16, "depth": 1}
-RECIPE = Recipe(epochs=1, batch_size=2, learning_rate=0.01, average=0.5)
+RECIPE = Training(epochs=1, batch_size=2, learning_rate=0.01, average=0.5)
 
 
 def outcome(folder: Path) -> None:

@@ -4,7 +4,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lib.study import RECIPES, STUDIES, RunSpec, Study, StudyError, explain, home, load_study
+from lib.paths import RECIPES, STUDIES, home
+from lib.settings import StudyError, explain
+from lib.study import RunSpec, Study, load_study
 
 VALID = {
     "title": "Ten glosses",
@@ -54,9 +56,9 @@ def test_unknown_run_is_refused_with_the_runs_there_are(write):
 
 def test_files_of_a_study_lie_under_home_by_its_name(write, tmp_path):
     study = load_study(write(VALID), "wlasl", require_data=False)
-    assert study.index_path == tmp_path / "home" / "data" / "ten" / "index.parquet"
-    assert study.poses_path == tmp_path / "home" / "data" / "ten" / "poses.npz"
-    assert study.report_dir == tmp_path / "home" / "reports" / "ten"
+    assert study.paths.index == tmp_path / "home" / "data" / "ten" / "index.parquet"
+    assert study.paths.poses == tmp_path / "home" / "data" / "ten" / "poses.npz"
+    assert study.paths.report == tmp_path / "home" / "reports" / "ten"
 
 
 def test_relative_data_root_starts_at_home_and_an_absolute_one_stays(write, tmp_path):
@@ -146,18 +148,18 @@ def test_made_up_data_are_no_clips_of_ones_own(write):
 
 
 def test_model_of_a_run_is_that_of_its_recipe_or_of_the_study(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.study.RECIPES", tmp_path)
+    monkeypatch.setattr("lib.paths.RECIPES", tmp_path)
     (tmp_path / "a.yaml").write_text("model: spobet")
     (tmp_path / "b.yaml").write_text("train: {}")
-    assert (RunSpec(recipe="a").model(), RunSpec(recipe="a").reads_poses()) == ("spobet", True)
+    assert (RunSpec(recipe="a").model(), RunSpec(recipe="a").family().kind) == ("spobet", "poses")
     other = RunSpec(recipe="a", set={"model": "movinet-a0"})
-    assert (other.model(), other.reads_poses()) == ("movinet-a0", False)
-    with pytest.raises(StudyError, match="no recipe 'c'; there are a, b"):
+    assert (other.model(), other.family().kind) == ("movinet-a0", "clips")
+    with pytest.raises(StudyError, match="no recipe 'c'; workflow/recipes/ has a, b"):
         RunSpec(recipe="c").model()
     with pytest.raises(StudyError, match=r"b.yaml: key 'model' is missing; add it"):
         RunSpec(recipe="b").model()
-    with pytest.raises(StudyError, match="recipe 'a': unknown model 'movinet-a9'; there are: i3d"):
-        RunSpec(recipe="a", set={"model": "movinet-a9"}).reads_poses()
+    with pytest.raises(StudyError, match=r"a.yaml: unknown model 'movinet-a9'; there are: i3d"):
+        RunSpec(recipe="a", set={"model": "movinet-a9"}).family()
 
 
 def test_broken_yaml_names_file_and_line(write):
@@ -233,7 +235,7 @@ def test_a_run_may_train_what_a_search_finds_and_is_of_the_model_that_is_searche
     study = load_study(write(VALID | {"searches": [SEARCH], "runs": runs}), "wlasl", require_data=False)
     assert study.run_names() == ["tuned-s0", "tuned-s1", "spobet"]
     assert [study.origin(spec).recipe for spec in study.runs] == ["spobet-plus", "spobet"]
-    assert study.origin(study.runs[0]).reads_poses()
+    assert study.origin(study.runs[0]).family().kind == "poses"
     assert study.recipe_path("tuned") == tmp_path / "home" / "reports" / "ten" / "recipes" / "tuned.yaml"
     assert study.recipe_path("spobet") == RECIPES / "spobet.yaml"
     assert study.find_search("tuned").tuners == ["bayesian", "hyperband", "random"]

@@ -12,20 +12,11 @@ import torch
 from pydantic import ValidationError
 
 from lib import training
-from lib.data.batches import PoseBatches
+from lib.data.loaders import PoseBatches
 from lib.models import build
 from lib.models.spobet import MaskedFrames
-from lib.training import (
-    KeepBest,
-    RAdam,
-    Recipe,
-    Schedule,
-    computes_in_bfloat16,
-    fit,
-    make_optimizer,
-    patience_is_over,
-    prepare,
-)
+from lib.recipes import Training
+from lib.training import KeepBest, RAdam, Schedule, computes_in_bfloat16, fit, make_optimizer, patience_is_over, prepare
 
 TINY = {
     "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
@@ -70,7 +61,7 @@ def data_of(recipe, labels=True, count=10):
 
 def trained(folder, options=TINY, **settings):
     """Train a tiny SPOBET; the same settings always give the same weights. Returns model, history and val."""
-    recipe = Recipe(**{**PLAIN, **settings})
+    recipe = Training(**{**PLAIN, **settings})
     prepare(recipe, 3)
     model = build("spobet", CLASSES, **options)
     train, val = data_of(recipe)
@@ -79,7 +70,7 @@ def trained(folder, options=TINY, **settings):
 
 def masked_frames():
     """A tiny SPOBET in pre-training, always with the same weights."""
-    prepare(Recipe(), 3)
+    prepare(Training(), 3)
     masked = MaskedFrames(build("spobet", CLASSES, **TINY), share=0.4)
     masked(np.ones((1, 8, 42, 3), np.float32))
     return masked
@@ -88,7 +79,7 @@ def masked_frames():
 def pretrained(folder, masked=None):
     """Pre-train for four epochs, with a rate so high that the last is not the best. Returns the history."""
     masked = masked_frames() if masked is None else masked
-    recipe = Recipe(**PLAIN | {"epochs": 4, "learning_rate": 0.3, "schedule": "constant"})
+    recipe = Training(**PLAIN | {"epochs": 4, "learning_rate": 0.3, "schedule": "constant"})
     return fit(masked, recipe, *data_of(recipe, labels=False), folder, classify=False)
 
 
@@ -129,7 +120,7 @@ def plain(tmp_path_factory):
 )
 def test_unknown_setting_or_wrong_value_is_an_error_that_names_it(settings, key):
     with pytest.raises(ValidationError) as error:
-        Recipe(**settings)
+        Training(**settings)
     assert [problem["loc"] for problem in error.value.errors()] == [(key,)]
 
 
@@ -160,11 +151,11 @@ def test_adamw_without_decay_is_adam_and_decay_with_another_optimiser_is_refused
     model, _, _ = trained(tmp_path, optimizer="adam")
     np.testing.assert_allclose(weights_of(model), plain[0], atol=1e-6)
     with pytest.raises(ValidationError, match="weight_decay needs the optimizer adamw, not adam"):
-        Recipe(optimizer="adam", weight_decay=0.1)
+        Training(optimizer="adam", weight_decay=0.1)
 
 
 def test_no_field_of_the_recipe_is_left_untested():
-    assert CHANGES.keys() | {"early_stopping", "momentum", "epsilon"} == Recipe.model_fields.keys()
+    assert CHANGES.keys() | {"early_stopping", "momentum", "epsilon"} == Training.model_fields.keys()
 
 
 @pytest.mark.parametrize(("field", "value"), [("momentum", 0.9), ("epsilon", 1.0)])
@@ -175,7 +166,7 @@ def test_momentum_and_epsilon_of_rmsprop_change_training_and_are_refused_elsewhe
     )
     assert np.abs(with_it - without).max() > 1e-5
     with pytest.raises(ValidationError, match=f"{field} needs the optimizer rmsprop, not adamw"):
-        Recipe(**{field: value})
+        Training(**{field: value})
 
 
 def test_the_same_recipe_and_seed_give_the_same_weights(tmp_path, plain):
@@ -186,12 +177,12 @@ def test_the_same_recipe_and_seed_give_the_same_weights(tmp_path, plain):
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_logits_in_float32(monkeypatch):
     monkeypatch.setattr(training, "computes_in_bfloat16", lambda: True)
-    prepare(Recipe(mixed_precision=True), 0)
+    prepare(Training(mixed_precision=True), 0)
     model = build("spobet", CLASSES, **TINY)
     assert model.encoder.embed.compute_dtype == "bfloat16"
     assert model.features.compute_dtype == model.head.compute_dtype == "float32"
     assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
-    prepare(Recipe(), 0)
+    prepare(Training(), 0)
     assert build("spobet", CLASSES, **TINY).encoder.embed.compute_dtype == "float32"
 
 
@@ -199,7 +190,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_log
 def test_mixed_precision_is_left_out_where_it_would_be_slow(gpu, policy, monkeypatch):
     monkeypatch.setattr(training, "computes_in_bfloat16", lambda: False)
     monkeypatch.setattr(training, "has_gpu", lambda: gpu)
-    prepare(Recipe(mixed_precision=True), 0)
+    prepare(Training(mixed_precision=True), 0)
     assert keras.config.dtype_policy().name == policy
 
 
@@ -221,7 +212,7 @@ def test_a_processor_that_computes_in_bfloat16_is_known_by_its_flags(flags, fast
     ("schedule", "middle"), [("constant", 1.0), ("linear", (1.0 + 0.1) / 2), ("cosine", (1.0 + 0.1) / 2)]
 )
 def test_learning_rate_rises_in_warm_up_and_falls_to_the_final_rate(schedule, middle):
-    recipe = Recipe(learning_rate=1.0, final_learning_rate=0.1, warmup=0.1, schedule=schedule)
+    recipe = Training(learning_rate=1.0, final_learning_rate=0.1, warmup=0.1, schedule=schedule)
     rate = Schedule(recipe, steps=100)
     assert float(rate(0)) == pytest.approx(0.1)
     assert float(rate(4)) == pytest.approx(0.5)
@@ -234,14 +225,14 @@ def test_learning_rate_rises_in_warm_up_and_falls_to_the_final_rate(schedule, mi
 
 def test_cosine_falls_slowly_at_first_and_linear_evenly():
     def quarter(schedule):
-        return float(Schedule(Recipe(learning_rate=1.0, schedule=schedule), steps=100)(25))
+        return float(Schedule(Training(learning_rate=1.0, schedule=schedule), steps=100)(25))
 
     assert quarter("linear") == pytest.approx(0.75)
     assert quarter("cosine") == pytest.approx((1 + np.cos(np.pi / 4)) / 2, abs=1e-6)
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
-    assert float(Schedule(Recipe(learning_rate=0.3), steps=10)(0)) == pytest.approx(0.3)
+    assert float(Schedule(Training(learning_rate=0.3), steps=10)(0)) == pytest.approx(0.3)
 
 
 def test_radam_steps_as_torchs_own_before_and_after_the_variance_is_known():
@@ -260,9 +251,9 @@ def test_radam_steps_as_torchs_own_before_and_after_the_variance_is_known():
 
 
 def test_weight_decay_shrinks_matrices_and_leaves_biases_norms_and_embeddings():
-    prepare(Recipe(), 0)
+    prepare(Training(), 0)
     model = build("spobet", CLASSES, **TINY, positions=True)
-    optimizer = make_optimizer(Recipe(learning_rate=0.1, weight_decay=0.5, schedule="constant"), steps=10)
+    optimizer = make_optimizer(Training(learning_rate=0.1, weight_decay=0.5, schedule="constant"), steps=10)
     for weight in model.trainable_variables:
         weight.assign(keras.ops.ones(weight.shape))
     gradients = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]
@@ -367,7 +358,7 @@ def test_pretraining_keeps_the_weights_of_the_lowest_validation_loss(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_training_with_an_error(tmp_path):
-    recipe = Recipe(**PLAIN)
+    recipe = Training(**PLAIN)
     prepare(recipe, 3)
     model = build("spobet", CLASSES, **TINY)
     train, val = data_of(recipe)
@@ -429,7 +420,7 @@ def test_a_training_killed_in_any_batch_goes_on_as_if_unbroken(tmp_path, interru
 ON_TENSORFLOW = """
 import sys, keras, numpy as np
 from pathlib import Path
-from lib.training import Recipe, fit, prepare
+from lib.training import Training, fit, prepare
 
 class Numbers(keras.utils.PyDataset):
     seed, epoch = 5, 0
@@ -440,7 +431,7 @@ class Numbers(keras.utils.PyDataset):
         return rng.random((4, 8), np.float32), np.eye(3, dtype=np.float32)[rng.integers(3, size=4)]
 
 def train(folder, until=None):
-    recipe = Recipe(epochs=4, learning_rate=.05)
+    recipe = Training(epochs=4, learning_rate=.05)
     prepare(recipe, 1)
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(.5), keras.layers.Dense(3)])
     keras.utils.set_random_seed(99 if until is None else 1)  # nothing may hang on what a process had drawn before

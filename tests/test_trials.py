@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.figures import tuning as figures
+from lib.figures import runs as figures
+from lib.settings import StudyError
 from lib.spaces import Dimension
-from lib.study import StudyError
-from lib.trials import best_trial, compare_tuners, importance, read_trials
+from lib.tuning import best_trial, compare_tuners, importance, read_trials
 
 SPACE = {
     "options.dropout": Dimension(min=0, max=0.5, step=0.1),

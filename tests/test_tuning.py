@@ -11,17 +11,15 @@ import pandas as pd
 import pytest
 import yaml
 
-import lib.recipes
-import lib.spaces
-import lib.study
+import lib.paths
 import lib.tuning
 from lib.data.poses import PoseStore
-from lib.recipes import read_config
+from lib.recipes import read_recipe
 from lib.runs import PoseRun
+from lib.settings import StudyError
 from lib.spaces import read_space
-from lib.study import SearchSpec, StudyError, load_study
-from lib.trials import best_trial, read_trials
-from lib.tuning import Search
+from lib.study import SearchSpec, load_study
+from lib.tuning import Search, best_trial, read_trials
 
 RECIPE = {
     "model": "spobet",
@@ -52,9 +50,8 @@ def folders(tmp_path, monkeypatch):
     for name, content in (("recipes", RECIPE), ("spaces", SPACE)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "small.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(lib.study, "RECIPES", tmp_path / "recipes")
-    monkeypatch.setattr(lib.recipes, "RECIPES", tmp_path / "recipes")
-    monkeypatch.setattr(lib.spaces, "SPACES", tmp_path / "spaces")
+    monkeypatch.setattr(lib.paths, "RECIPES", tmp_path / "recipes")
+    monkeypatch.setattr(lib.paths, "SPACES", tmp_path / "spaces")
     monkeypatch.setattr(lib.tuning, "PAUSE", 0.1)
     return tmp_path
 
@@ -77,14 +74,14 @@ def open_study(folders, monkeypatch):
         content = STUDY | {"searches": [SEARCH | keys]}
         (folders / "three.yaml").write_text(yaml.safe_dump(content))
         study = load_study(str(folders / "three.yaml"), folders)
-        if not study.index_path.exists():
+        if not study.paths.index.exists():
             labels = [number % 3 for number in range(len(SPLITS))]
             ids = [f"{number:05d}" for number in range(len(SPLITS))]
             index = pd.DataFrame({"video_id": ids, "split": SPLITS, "label": labels, "status": "present"})
             index["gloss"] = [["book", "drink", "computer"][label] for label in labels]
-            study.data_dir.mkdir(parents=True)
-            index.to_parquet(study.index_path)
-            PoseStore(np.array(ids), [clip_of(n, label) for n, label in enumerate(labels)]).save(study.poses_path)
+            study.paths.data.mkdir(parents=True)
+            index.to_parquet(study.paths.index)
+            PoseStore(np.array(ids), [clip_of(n, label) for n, label in enumerate(labels)]).save(study.paths.poses)
         return study
 
     return open_study
@@ -95,10 +92,10 @@ def open_study(folders, monkeypatch):
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-import lib.recipes, lib.spaces, lib.study, lib.training, lib.tuning
+import lib.paths, lib.training, lib.tuning
 root, kill, others = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-lib.study.RECIPES = lib.recipes.RECIPES = root / "recipes"
-lib.spaces.SPACES = root / "spaces"
+lib.paths.RECIPES = root / "recipes"
+lib.paths.SPACES = root / "spaces"
 lib.tuning.PAUSE = 0.1
 keep, epochs = lib.training.KeepLast.on_epoch_end, []
 def end(self, epoch, logs=None):
@@ -178,13 +175,13 @@ def test_a_trial_is_the_training_of_the_recipe_with_its_settings_and_another_fol
     for trial, result in search.results("random").items():
         folder = search.folder / "random" / trial
         written = json.loads((folder / "train" / "run.json").read_text())
-        config = read_config("small", {"train.batch_size": 3, "train.epochs": 3, **result["values"]})
+        config = read_recipe("small", {"train.batch_size": 3, "train.epochs": 3, **result["values"]})
         assert {key: written[key] for key in config.model_dump(mode="json")} == config.model_dump(mode="json")
         history = pd.read_csv(folder / "history.csv")
         assert result["val_accuracy"] == history["val_accuracy"].max()
         assert (result["epochs"], result["until"], len(history)) == (3, 3, 3)
         assert not list(folder.rglob("*.h5"))
-    assert not study.report_dir.exists()
+    assert not study.paths.report.exists()
 
 
 def test_hyperband_goes_on_in_the_trial_that_it_takes_further_and_pays_only_for_more(open_study):
@@ -212,7 +209,7 @@ def test_the_best_settings_become_a_recipe_that_a_run_of_the_study_trains(open_s
     search.work()
     best = best_trial(read_trials(search))
     path = search.write_recipe(best)
-    assert path == study.report_dir / "recipes" / "small-tuned.yaml"
+    assert path == study.paths.report / "recipes" / "small-tuned.yaml"
     assert path.read_text().startswith("# Found by search small-tuned of study three in the space small: random, trial")
     run = PoseRun(study, "small-tuned")
     assert run.config.train.learning_rate == best["train.learning_rate"]
@@ -222,13 +219,13 @@ def test_the_best_settings_become_a_recipe_that_a_run_of_the_study_trains(open_s
         "dropout": best["options.dropout"],
     }
     assert (run.config.train.batch_size, run.config.train.epochs) == (3, 2)  # the trial's epochs are not in the recipe
-    assert run.folder == study.data_dir / "runs" / "small-tuned"
+    assert run.folder == study.paths.training("small-tuned")
 
 
 def test_test_is_not_touched(open_study):
     study = open_study(tuners=["random"], trials=2)
-    index = pd.read_parquet(study.index_path)
-    index[index["split"] != "test"].to_parquet(study.index_path)
+    index = pd.read_parquet(study.paths.index)
+    index[index["split"] != "test"].to_parquet(study.paths.index)
     search = Search(study, "small-tuned")
     search.work()
     assert len(read_trials(search)) == 2
@@ -261,8 +258,8 @@ def test_a_search_that_began_as_another_is_refused_in_one_line(open_study, folde
 def test_a_search_on_other_clips_is_refused(open_study):
     study = open_study(tuners=["random"], trials=2)
     Search(study, "small-tuned")
-    index = pd.read_parquet(study.index_path)
-    index.drop(index=13).to_parquet(study.index_path)
+    index = pd.read_parquet(study.paths.index)
+    index.drop(index=13).to_parquet(study.paths.index)
     with pytest.raises(StudyError, match="small-tuned was begun with clips = "):
         Search(study, "small-tuned")
 
@@ -286,7 +283,7 @@ def test_a_setting_that_the_model_or_the_training_has_not_is_refused_before_any_
         Search(study, "small-tuned")
     assert part in str(error.value)
     assert "\n" not in str(error.value)
-    assert not (study.data_dir / "searches").exists()
+    assert not (study.paths.data / "searches").exists()
 
 
 def test_failed_trials_are_recorded_and_three_in_a_row_stop_the_search_until_it_is_started_again(
@@ -373,7 +370,7 @@ def kernels(model):
 
 def train_two_steps(recipe, changes, start=None):
     """Train a model of tiny clips from `start`. Returns its weights before and after, and how many trained."""
-    config = read_config(recipe, {"train.batch_size": 4, "train.clip_norm": 1.0, **changes})
+    config = read_recipe(recipe, {"train.batch_size": 4, "train.clip_norm": 1.0, **changes})
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     model = lib.models.build(config.model, 4, clip=CLIPS.shape[1:4], **config.options)
@@ -387,7 +384,7 @@ def train_two_steps(recipe, changes, start=None):
 
 @pytest.mark.parametrize(("recipe", "space"), [("movinet-a0", "movinet-published"), ("i3d", "i3d-published")])
 def test_each_published_setting_visibly_changes_the_trained_model(recipe, space):
-    stages = lib.models.count_stages(read_config(recipe).model)
+    stages = lib.models.count_stages(read_recipe(recipe).model)
     dimensions = read_space(SearchSpec(name="x", recipe=recipe, space=space)).dimensions(stages)
     ends = {key: dimension.ends() for key, dimension in dimensions.items()}
     # From the highest rate, and from residuals of half their strength: with the published 0 two steps do not reach

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data.video import frames, probe, read_clip, sample_frames, square
-from lib.study import StudyError
+from lib.settings import StudyError
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 

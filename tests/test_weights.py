@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from lib.models.weights import WEIGHTS, Published, fetch
-from lib.study import StudyError
+from lib.settings import StudyError
 
 CONTENT = bytes(range(256)) * 12_000  # three megabytes, more than one chunk
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

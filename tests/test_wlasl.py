@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.annotations import PUBLISHED_COUNTS, SPLITS, disagreements
-from lib.data.wlasl import build_index, read_annotations, read_index, to_file_frames, write_index
-from lib.study import StudyError
+from lib.data.index import build_index, read_index, to_file_frames, write_index
+from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements, read_annotations
+from lib.settings import StudyError
 
 SAME_IN_BOTH = ["video_id", "gloss", "label", "split", "frame_start", "frame_end", "fps"]
 
@@ -49,7 +49,7 @@ def write(root, *, rich=None, nslt=None, glosses=("book", "all"), subset=2):
 
 def study(root, **other):
     fields = {"name": "tiny", "subset": 2, "sources": ["hands"], "split": "official", "layout": "hands-42"}
-    paths = {"root": Path(root), "index_path": Path(root) / "out" / "index.parquet"}
+    paths = {"root": Path(root), "paths": SimpleNamespace(index=Path(root) / "out" / "index.parquet")}
     return SimpleNamespace(**(fields | {"drop_duplicates": False} | paths | other))
 
 
@@ -365,7 +365,7 @@ def test_written_index_is_read_back_unchanged(tmp_path):
     pd.testing.assert_frame_equal(again.drop(columns="bbox"), index.drop(columns="bbox"))
     assert list(again["bbox"][0]) == [1, 2, 30, 40]
     assert again["bbox"][2] is None
-    assert [path.name for path in tiny.index_path.parent.iterdir()] == ["index.parquet"]
+    assert [path.name for path in tiny.paths.index.parent.iterdir()] == ["index.parquet"]
 
 
 def test_absent_index_names_the_notebook_that_writes_it(tmp_path):

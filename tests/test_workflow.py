@@ -20,14 +20,14 @@ PARAMETERS = 'study = "tiny"\ndata = ""\nrun = ""\nsearch = ""'
 IMPORTS = "from pathlib import Path\nfrom lib.study import StudyError, load_study\ns = load_study(study, data)"
 WRITE = "for p in {paths}:\n    p.parent.mkdir(parents=True, exist_ok=True)\n    p.write_text('made')"
 STAND_INS = {
-    "01_dataset": "[s.index_path, s.report_dir / 'tables/audit.csv']",
-    "02_clips": "[s.clips_dir / 'clips.parquet', s.report_dir / 'tables/clips.csv']",
-    "03_poses": "[s.poses_path]",
-    "08_spobet": "[s.report_dir / 'runs' / run / f for f in"
+    "01_dataset": "[s.paths.index, s.paths.report / 'tables/audit.csv']",
+    "02_clips": "[s.paths.clips / 'clips.parquet', s.paths.report / 'tables/clips.csv']",
+    "03_poses": "[s.paths.poses]",
+    "08_spobet": "[s.paths.report / 'runs' / run / f for f in"
     " ('metrics.json', 'predictions-val.npz', 'predictions-test.npz')]",
-    "09_tuning": "[s.recipe_path(search), s.report_dir / 'tables' / f'trials-{search}.csv']",
-    "10_export": "[s.report_dir / 'tables/export.csv']",
-    "11_comparison": "[s.report_dir / 'tables/comparison.csv', s.report_dir / 'tables/comparison.md']",
+    "09_tuning": "[s.recipe_path(search), s.paths.report / 'tables' / f'trials-{search}.csv']",
+    "10_export": "[s.paths.report / 'tables/export.csv']",
+    "11_comparison": "[s.paths.report / 'tables/comparison.csv', s.paths.report / 'tables/comparison.md']",
 }
 STUDY = {
     "title": "Tiny",
@@ -302,7 +302,7 @@ def test_fresh_clone_with_committed_reports_runs_every_step(bench):
             "wlasl",
             "recipe 'movinet' reads videos",
         ),
-        ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; there are movinet, spobet"),
+        ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; workflow/recipes/ has movinet, spobet"),
         ({"runs": [{"recipe": "movinet"}]}, "wlasl", "recipe 'movinet' reads videos or clips, the study has hands"),
         (OWN | {"subset": 3}, "a", "a: holds 2 glosses (no, yes), the study asks for 3"),
         (OWN | {"runs": [{"recipe": "spobet"}]}, "a", "recipe 'spobet' reads keypoints or hands, the study has clips"),

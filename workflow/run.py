@@ -11,9 +11,11 @@ from pathlib import Path
 
 import snakemake.cli
 
-from lib.data.wlasl import list_clips
+from lib.data.index import list_clips
+from lib.paths import home
+from lib.settings import StudyError
 from lib.spaces import read_space
-from lib.study import Study, StudyError, home, load_study
+from lib.study import Study, load_study
 
 WORKFLOW = Path(__file__).absolute().parent
 POSES, VIDEOS = ("keypoints", "hands"), ("videos", "clips")  # sources that a run can read
@@ -34,7 +36,7 @@ def main(name: str, data: str, options: list[str]) -> int:
 
 def run(study: Study, arguments: list[str]) -> int:
     """Run Snakemake in this process, so that signals reach it, then print what failed notebooks left."""
-    errors = study.data_dir / "unfinished"
+    errors = study.paths.unfinished
     for old in errors.glob("*.error"):
         old.unlink()
     try:
@@ -54,7 +56,7 @@ def from_home(data: str) -> str:
 def check(study: Study, *, generated: bool) -> None:
     """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or no use."""
     origins = [*map(study.origin, study.runs), *study.searches]
-    needed = [(spec.recipe, POSES if spec.reads_poses() else VIDEOS) for spec in origins]
+    needed = [(spec.recipe, POSES if spec.family().kind == "poses" else VIDEOS) for spec in origins]
     for search in study.searches:
         read_space(search)
     if not (study.synthetic and generated):

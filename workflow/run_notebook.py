@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from pygments.formatters import HtmlFormatter
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lib.files import replacing
+from lib.paths import replacing
 
 # What papermill tells besides the cells' own words, and objects that only a page can show.
 UNTOLD = re.compile(r"(Executing|Ending) (Cell|notebook)|(Input|Output) Notebook|Working directory|<")

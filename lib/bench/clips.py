@@ -93,13 +93,13 @@ def film(pictures: Iterable[np.ndarray], noise: float) -> Iterator[np.ndarray]:
 
 def ours(folder: str, vary: bool = True) -> dict[str, Callable[[], None]]:
     """Our side: the clips are stored first, unless they are, which is no part of what is timed."""
-    from lib.data.clips import ClipBatches
-    from lib.recipes import read_config
+    from lib.data.loaders import ClipBatches
+    from lib.recipes import read_recipe
 
     cv2.setNumThreads(1)
     paths = store(Path(folder)) * PASSES
     labels = np.arange(len(paths)) % CLASSES
-    how = read_config(RECIPE).augment if vary else None
+    how = read_recipe(RECIPE).augment if vary else None
     batches = ClipBatches(paths, labels, CLASSES, BATCH, frames=FRAMES, size=SIDE, vary=how, threads=1)
 
     def read() -> None:
@@ -112,7 +112,7 @@ def ours(folder: str, vary: bool = True) -> dict[str, Callable[[], None]]:
 
 def store(folder: Path) -> list[Path]:
     """Store every video of the folder in it. Returns the paths of the stored clips."""
-    from lib.data.clips import build_clips, clip_path
+    from lib.data.clip_store import build_clips, clip_path
 
     videos = sorted(folder.glob("*.mp4"))
     index = pd.DataFrame({"video_id": [video.stem for video in videos], "path": [str(video) for video in videos]})

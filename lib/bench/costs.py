@@ -18,15 +18,17 @@ import pandas as pd
 from lib.bench.official import PINNED, NotInstalledError, install
 from lib.bench.report import machine, versions, write
 from lib.bench.sides import Side
-from lib.models import MODELS, MOVINETS, family
-from lib.study import home
+from lib.models import family_of, model_names
+from lib.paths import home
 
 FORMS = {"base": {}, "stream": {"stream": True}}
 PHONE = {"phone": {"mobile": True}}
 ON_TORCH = ("s3d", "x3d")  # the others' graph can be counted on TensorFlow without running it
 
 
-def main(name: str = "costs", models: tuple[str, ...] = tuple(name for name in MODELS if name != "spobet")) -> Path:
+def main(
+    name: str = "costs", models: tuple[str, ...] = tuple(name for name in model_names() if family_of(name).published)
+) -> Path:
     """Count, and write the table: one row for each model and form."""
     where, rows, used = machine(), [], versions("keras", "torchvision", "pytorchvideo")
     try:
@@ -36,7 +38,7 @@ def main(name: str = "costs", models: tuple[str, ...] = tuple(name for name in M
         python, note = None, f"the peer could not be installed: {error}"
     for model in models:
         for form, options in forms(model).items():
-            backend = "torch" if family(model) in ON_TORCH else "tensorflow"
+            backend = "torch" if family_of(model).name in ON_TORCH else "tensorflow"
             with Side("lib.bench.costs:counted", backend=backend, model=model, options=options) as side:
                 counts = side("count")["value"]
             peer = beside(counts, model, form, python) if python and form in FORMS else {}
@@ -55,7 +57,7 @@ def beside(counts: dict[str, Any], model: str, form: str, python: Path) -> dict[
 
 def forms(model: str) -> dict[str, dict[str, Any]]:
     """Options of the forms of a model by their names."""
-    if model not in MOVINETS:
+    if family_of(model).name != "movinet":
         return {"": {}}
     return FORMS | PHONE if model == "movinet-a0" else FORMS
 

@@ -4,7 +4,7 @@ One thread, float32 unless said, random weights, one call with the same input ag
 call of MoViNet-A0-Stream at 172² with its buffers going in and out; the official file is made by the official package's
 own export and TensorFlow's converter, and run by the same interpreter as ours. In the phone's form (ReLU6, no
 squeeze-excite) the peer is the published int8 file, where data/weights/ has it; its input and output are float32, too.
-A clip has the frames and the size of the family's recipe.
+A clip has the frames and the size of the family_of's recipe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lib.bench.official import CLASSES, NotInstalledError, install
 from lib.bench.report import compare, machine, versions, write
 from lib.bench.sides import Side, alternate
 from lib.models.weights import WEIGHTS
-from lib.study import home
+from lib.paths import home
 
 FRAME_TARGET, PHONE_TARGET = "≤ 1.0", "≤ 1.1"
 PUBLISHED = "movinet-a0-stream-k600-int8"
@@ -127,16 +127,16 @@ def export_clip(path: str, recipe: str) -> dict[str, Callable]:
     """Write a TensorFlow Lite and an ONNX file of a recipe's model, of whole clips."""
     from lib.data.layouts import LAYOUTS
     from lib.export import network, onnx, tflite
-    from lib.models import build, family
-    from lib.recipes import PoseConfig, read_config
+    from lib.models import build, family_of
+    from lib.recipes import PoseRecipe, read_recipe
 
-    config = read_config(recipe)
-    if isinstance(config, PoseConfig):
+    config = read_recipe(recipe)
+    if isinstance(config, PoseRecipe):
         clip: tuple[int, ...] = (config.max_frames, len(LAYOUTS[POSES["layout"]].joints), 3)
         model = build(config.model, CLASSES, **POSES, **config.options)
     else:
         clip = (config.frames, config.size, config.size, 3)
-        strength = {"residual": RESIDUAL} if family(config.model) == "movinet" else {}
+        strength = {"residual": RESIDUAL} if family_of(config.model).name == "movinet" else {}
         model = build(config.model, CLASSES, clip[:3], **config.options | strength)
     recorded, example = network.whole(model, np.random.default_rng(0).random((1, *clip), np.float32))
     Path(path).write_bytes(tflite.convert(recorded, network.of_one(example)))

@@ -29,7 +29,7 @@ from lib.bench.official import (
 )
 from lib.bench.report import compare, machine, versions, write
 from lib.bench.sides import Side, alternate
-from lib.study import home
+from lib.paths import home
 
 TARGET = "≤ 0.7"
 WARM_UP = 3  # the blocks' scale starts at 0, so it takes a step until gradients reach what is inside
@@ -65,9 +65,10 @@ def ours(batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:
     import tensorflow as tf
 
     from lib.models import build
-    from lib.training import Recipe, make_optimizer, prepare
+    from lib.recipes import Training
+    from lib.training import make_optimizer, prepare
 
-    recipe = Recipe(optimizer="rmsprop", learning_rate=RATE, momentum=MOMENTUM, epsilon=EPSILON, clip_norm=CLIP_NORM)
+    recipe = Training(optimizer="rmsprop", learning_rate=RATE, momentum=MOMENTUM, epsilon=EPSILON, clip_norm=CLIP_NORM)
     prepare(recipe, seed=0)
     model = build("movinet-a0", CLASSES, (frames, size, size), stream=True)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)

@@ -73,8 +73,9 @@ def once(video: Path, folder: Path, count: int) -> dict[str, dict[str, float]]:
 
 def steps(folder: str) -> dict[str, Callable[[], Any]]:
     """The side: `build` the store of the folder's videos, `read` all of it once, say what `memory` that took."""
-    from lib.data.clip_augment import ClipAugment
-    from lib.data.clips import ClipBatches, build_clips, clip_path
+    from lib.data.augment import ClipAugment
+    from lib.data.clip_store import build_clips, clip_path
+    from lib.data.loaders import ClipBatches
 
     videos = sorted(Path(folder).glob("*.mp4"))
     names = [video.stem for video in videos]

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.bench.sides import Taken
-from lib.files import replacing
-from lib.study import home
+from lib.paths import home, replacing
 
 GIB = 1 << 30
 

@@ -20,11 +20,11 @@ from keras import layers
 
 from lib.bench.report import compare, machine, versions, write
 from lib.bench.sides import Side, alternate
-from lib.data.augment import augment
-from lib.data.batches import PoseBatches, trim
+from lib.data.augment import augment_poses
 from lib.data.layouts import LAYOUTS
+from lib.data.loaders import PoseBatches, trim
 from lib.models import build
-from lib.recipes import read_config
+from lib.recipes import read_recipe
 from lib.training import make_optimizer, prepare
 
 CLIPS, CLASSES, PUBLISHED_FRAMES = 748, 100, 250
@@ -78,7 +78,7 @@ def make_clips(count: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 def published(poses: list[np.ndarray], labels: np.ndarray) -> tuple[keras.Model, PoseBatches]:
     """The published network and its batches, padded to 250 frames."""
-    recipe = read_config("spobet").train
+    recipe = read_recipe("spobet").train
     prepare(recipe.model_copy(update={"mixed_precision": False}), seed=0)
     inputs = layers.Input((PUBLISHED_FRAMES, len(LAYOUT.joints), 3))
     x = layers.Dense(64, activation="relu")(layers.Reshape((PUBLISHED_FRAMES, -1))(inputs))
@@ -94,7 +94,7 @@ def published(poses: list[np.ndarray], labels: np.ndarray) -> tuple[keras.Model,
 
 def ours(poses: list[np.ndarray], labels: np.ndarray) -> tuple[keras.Model, PoseBatches]:
     """The recipe `spobet` as a run trains it, augmentation included."""
-    config = read_config("spobet")
+    config = read_recipe("spobet")
     prepare(config.train, seed=0)
     model = build("spobet", CLASSES, layout=LAYOUT.name, normalisation="robust", **config.options)
     data = PoseBatches(
@@ -103,7 +103,7 @@ def ours(poses: list[np.ndarray], labels: np.ndarray) -> tuple[keras.Model, Pose
         CLASSES,
         config.train.batch_size,
         max_frames=config.max_frames,
-        vary=lambda clip, other, rng: augment(clip, config.augment, LAYOUT, rng, other),
+        vary=lambda clip, other, rng: augment_poses(clip, config.augment, LAYOUT, rng, other),
     )
     return compiled(model, len(data)), data
 
@@ -111,5 +111,5 @@ def ours(poses: list[np.ndarray], labels: np.ndarray) -> tuple[keras.Model, Pose
 def compiled(model: keras.Model, steps: int) -> keras.Model:
     """Ready to train with the recipe's optimiser, the same for both."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    model.compile(make_optimizer(read_config("spobet").train, 10 * steps), loss)
+    model.compile(make_optimizer(read_recipe("spobet").train, 10 * steps), loss)
     return model

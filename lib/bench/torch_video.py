@@ -53,9 +53,10 @@ def ours(name: str, batch: int, frames: int, size: int) -> dict[str, Callable[[]
     import numpy as np
 
     from lib.models import build
-    from lib.training import Recipe, make_optimizer, prepare
+    from lib.recipes import Training
+    from lib.training import make_optimizer, prepare
 
-    recipe = Recipe(optimizer="rmsprop", learning_rate=RATE, mixed_precision=True)
+    recipe = Training(optimizer="rmsprop", learning_rate=RATE, mixed_precision=True)
     prepare(recipe, seed=0)
     model = build({"x3d": "x3d-s"}.get(name, name), CLASSES, (frames, size, size))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)

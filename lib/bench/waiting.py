@@ -42,10 +42,10 @@ def ours(folder: str, steps: int, batch: int, size: int) -> dict[str, Callable[[
     import keras
 
     from lib.models import build
-    from lib.recipes import read_config
+    from lib.recipes import read_recipe
     from lib.training import feed, make_optimizer, prepare
 
-    config = read_config("movinet-a0")
+    config = read_recipe("movinet-a0")
     prepare(config.train, seed=0)
     model = build("movinet-a0", CLASSES, (config.frames, size, size), **config.options)
     model.compile(
@@ -67,7 +67,7 @@ def ours(folder: str, steps: int, batch: int, size: int) -> dict[str, Callable[[
 
 def timed_batches() -> type:
     """ClipBatches that know how many seconds their reader has waited."""
-    from lib.data.clips import ClipBatches
+    from lib.data.loaders import ClipBatches
 
     class TimedBatches(ClipBatches):
         waited = 0.0

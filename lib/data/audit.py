@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from lib.data.annotations import PUBLISHED_COUNTS, SPLITS, disagreements
 from lib.data.splits import duplicate_groups
+from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements
 from lib.study import Study
 
 ALL = "(all)"  # the sum over glosses or splits; WLASL has a gloss "all"

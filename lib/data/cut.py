@@ -5,9 +5,9 @@ from pathlib import Path
 
 import av
 
+from lib.data.index import ROUNDING_OVERSHOOT, to_file_frames
 from lib.data.video import frames_at
-from lib.data.wlasl import ROUNDING_OVERSHOOT, to_file_frames
-from lib.study import StudyError
+from lib.settings import StudyError
 
 QUALITY = "18"  # of x264, at which a copy can hardly be told from what it was made of
 

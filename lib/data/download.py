@@ -19,13 +19,12 @@ from urllib.parse import urlsplit
 import pandas as pd
 from tqdm import tqdm
 
-from lib.data.annotations import SPLITS, read_annotations, read_urls
 from lib.data.cut import cut_out
 from lib.data.sites import DISK, POLITE, Manners, Site, VideoError, site_of, yt_dlp
 from lib.data.video import SUFFIXES, frames, probe
-from lib.files import replacing
-from lib.net import locked
-from lib.study import StudyError
+from lib.data.wlasl import SPLITS, read_annotations, read_urls
+from lib.paths import locked, replacing
+from lib.settings import StudyError
 
 LICENCE = """\
 WLASL (Li et al. 2020) comes under the Computational Use of Data Agreement, C-UDA 1.0:

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from lib.data.hands import order_hands
 from lib.data.layouts import LAYOUTS, Layout
-from lib.files import replacing
-from lib.study import Study, StudyError
+from lib.paths import replacing
+from lib.settings import StudyError
+from lib.study import Study
 
 # Which values of an OpenPose list a layout takes: list, its length in joints, joint numbers.
 OPENPOSE = {

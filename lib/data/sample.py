@@ -24,7 +24,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib.data.signer import SIZE, Pose, Signer, draw, place_on_image, skeleton
-from lib.study import StudyError
+from lib.settings import StudyError
 
 ANNOTATED_FPS = 25  # as in WLASL, where it stands at every clip whatever the file's own rate
 SPLITS = {"train": (0, 1, 2, 3, 4), "val": (5,), "test": (6, 7)}  # signers

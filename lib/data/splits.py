@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lib.data.annotations import SPLITS
-from lib.study import StudyError
+from lib.data.wlasl import SPLITS
+from lib.settings import StudyError
 
 
 def signer_disjoint(clips: pd.DataFrame, share: Mapping[str, float] | None = None) -> pd.Series:

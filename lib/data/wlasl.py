@@ -1,146 +1,279 @@
-"""The index of a study: every official clip, what the data root holds of it, and where its sign stands."""
+"""Readers of WLASL's annotation files: WLASL_v0.3.json and WLASL<n>.json (rich), nslt_<n>.json (splits).
 
-import os
+Each file is enough on its own and gives the same clips; the rich ones add signer, box and source. Where a
+rich file and the nslt file exist, nslt decides which clips are official and their split, the rich file gives
+the rest. Files that disagree on a clip's class belong to different releases: an error. Those that disagree on
+a split or on which clips exist can be used together; `disagreements` lists every such clip for the audit.
+Frame numbers are not compared: nslt mostly gives the length of the clip's own file where the rich ones say
+"to the end" or number the frames of a longer one.
+"""
 
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lib.data.annotations import read_annotations
-from lib.data.folder import LISTING, read_folder
-from lib.data.sources import Content, look
-from lib.data.splits import drop_duplicates, signer_disjoint
-from lib.files import replacing
-from lib.study import Study, StudyError
+from lib.settings import StudyError
 
-__all__ = ["build_index", "list_clips", "read_annotations", "read_index", "to_file_frames", "write_index"]
+SPLITS = ("train", "val", "test")
+COLUMNS = (
+    "video_id", "gloss", "label", "split", "signer", "source", "frame_start", "frame_end", "fps", "bbox",
+)  # fmt: skip
+# train, val, test (Li et al. 2020, table 3; the issue tracker and the files agree once WITHDRAWN is left
+# out).
+PUBLISHED_COUNTS = {
+    100: (1442, 338, 258),
+    300: (3549, 900, 668),
+    1000: (8974, 2318, 1876),
+    2000: (14289, 3916, 2878),
+}
+# In the nslt files, but neither in v0.3 nor in the published experiments ("feel safe to ignore", the authors
+# in https://github.com/dxli94/WLASL/issues/38).
+WITHDRAWN = {
+    "09500", "12209", "13422", "16096", "20065", "20138",
+    "39347", "47639", "48251", "51153", "57839", "60721",
+}  # fmt: skip
+# wlasl_class_list.txt misspells one gloss of v0.3.
+CLASS_LIST_ERRATA = {"losear": "lose"}
+# The rate at which WLASL counts frames where a file does not say (start_kit README: "decoding with FPS=25").
+ANNOTATED_FPS = 25.0
 
-# Annotated ends overshoot whole files by up to 4 % (real clips); compilations at least 70 %.
-ROUNDING_OVERSHOOT = 1.2
+T = TypeVar("T")
+SplitName = Literal["train", "val", "test"]
 
 
-def list_clips(study: Study) -> pd.DataFrame:
-    """The official clips of the study: of WLASL's annotations (`read_annotations`), or of a folder (`read_folder`).
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    Raises StudyError as these do, and when a folder has another number of glosses than the study says, or lists only
-    files that are not there.
+
+class _Instance(_Record):
+    """One clip in a rich file."""
+
+    video_id: Annotated[str, Field(min_length=1)]
+    split: SplitName
+    frame_start: Annotated[int, Field(ge=1)]
+    frame_end: Annotated[int, Field(ge=-1)]
+    fps: Annotated[float, Field(gt=0)]
+    bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
+    signer_id: int | None = None
+    source: str | None = None
+    url: str | None = None
+
+
+class _Gloss(_Record):
+    """One gloss with its clips in a rich file."""
+
+    gloss: Annotated[str, Field(min_length=1)]
+    instances: list[_Instance]
+
+
+class _NsltClip(_Record):
+    """One clip in an nslt file; action = class number, first frame, last frame."""
+
+    subset: SplitName
+    action: Annotated[list[int], Field(min_length=3, max_length=3)]
+
+
+def read_annotations(root: Path, subset: int) -> pd.DataFrame:
+    """Read the official clips of the first `subset` glosses from <root>/annotations/, one row each.
+
+    Columns: video_id str, gloss str, label int in [0, subset), split train|val|test, signer Int64 (NA
+    unknown), source str ("unknown"), frame_start and frame_end int (raw: 1-based, inclusive, -1 = to the end)
+    at fps frames per second, bbox list[int] (xmin, ymin, xmax, ymax in pixels) or None. Rows are ordered by
+    label, then video_id, so that the table does not depend on which of the files it came from. With an nslt
+    file alone signer, source and bbox are unknown.
+    Raises StudyError naming the file when none is there, or one is broken, or two disagree on a class.
     """
-    if "clips" not in study.sources:
-        return read_annotations(study.root, study.subset)
-    clips = read_folder(study.root)
-    glosses = clips["gloss"].unique()
-    if len(glosses) != study.subset:
-        named = ", ".join([*glosses[:5], "…"] if len(glosses) > 5 else glosses)
+    tables = read_files(root, subset)
+    if not tables:
         raise StudyError(
-            f"{study.root}: holds {len(glosses)} glosses ({named}), the study asks for {study.subset}; correct "
-            "the names of the glosses, or the study's subset"
+            f"{root / 'annotations'} holds neither WLASL_v0.3.json, WLASL{subset}.json nor "
+            f"nslt_{subset}.json; download one from https://github.com/dxli94/WLASL, or point DATA at the "
+            "folder that holds annotations/"
         )
-    if not any(os.path.isfile(study.root / path) for path in clips["path"]):
+    _refuse_conflicting_labels(tables, root)
+    nslt = tables.get(f"nslt_{subset}.json")
+    rich = next((table for name, table in tables.items() if not name.startswith("nslt")), None)
+    if rich is not None and nslt is not None:
+        return _merge(rich, nslt)
+    return nslt if rich is None else rich
+
+
+def read_files(root: Path, subset: int) -> dict[str, pd.DataFrame]:
+    """Read each annotation file that is there, by itself: file name -> table as `read_annotations` gives it.
+
+    Rich files come first, v0.3 before WLASL<n>. Raises StudyError naming a broken file.
+    """
+    folder = root / "annotations"
+    rich = _rich_files(root, subset)
+    entries = {name: _read_glosses(path, subset) for name, path in rich.items()}
+    tables = {name: _rich_table(entries[name], rich[name]) for name in rich}
+    nslt = folder / f"nslt_{subset}.json"
+    if nslt.is_file():
+        names = [entry.gloss for entry in next(iter(entries.values()), [])]
+        tables[nslt.name] = _read_nslt(nslt, names or _read_class_list(folder / "wlasl_class_list.txt", subset))
+    return tables
+
+
+def read_urls(root: Path, subset: int) -> dict[str, str]:
+    """Read where the clips' videos are on the web: video_id -> address, for clips that have one in a rich file.
+
+    v0.3 comes before WLASL<n>: its addresses are the newer ones.
+    Raises StudyError when no rich file is there, or naming a broken one.
+    """
+    files = _rich_files(root, subset)
+    if not files:
         raise StudyError(
-            f"{study.root / LISTING}: none of the {len(clips)} clips is there, such as '{clips['path'][0]}'; "
-            "paths are relative to the folder of this file"
+            f"{root / 'annotations'} holds neither WLASL_v0.3.json nor WLASL{subset}.json, which say where the videos "
+            "are; get one from https://github.com/dxli94/WLASL (start_kit)"
         )
-    return clips
+    urls: dict[str, str] = {}
+    for path in files.values():
+        for clip in (clip for entry in _read_glosses(path, subset) for clip in entry.instances):
+            if clip.url:
+                urls.setdefault(clip.video_id, clip.url)
+    return urls
 
 
-def build_index(study: Study) -> pd.DataFrame:
-    """One row per official clip of the study, present or not, ordered by label and video_id.
+def _rich_files(root: Path, subset: int) -> dict[str, Path]:
+    names = ("WLASL_v0.3.json", f"WLASL{subset}.json")
+    return {name: path for name in names if (path := root / "annotations" / name).is_file()}
 
-    Columns: those of `list_clips`, and
-    path         str, of the clip in the study's first source; "" where missing
-    status       present | missing | unreadable: <reason> | dropped: <reason>; present = readable in every
-    source n_frames     Int64, frames in the first source; NA where it is missing or unreadable
-    content      str, SHA-256 of the clip in the first source (see lib.data.sources); "" where missing or
-    unreadable frame_start, frame_end are 0-based and half-open here, in frames of the file (see
-    `to_file_frames`); where n_frames is NA they stay at the annotation's rate, and an end of -1 stays -1.
-    fps is the file's own rate where the first source knows it, else the annotation's.
-    The study's `split` and `drop_duplicates` have been applied.
-    Raises StudyError when annotations or a whole source are absent or broken.
+
+def disagreements(root: Path, subset: int) -> pd.DataFrame:
+    """List where two of the annotation files differ: video_id, field (clip or split), files, values.
+
+    The field `clip` marks a clip that only one of the two has. Empty where the files agree or only one is
+    there.
     """
-    clips = list_clips(study)
-    if study.split == "signer-disjoint":
-        clips["split"] = signer_disjoint(clips)
-        if "split_from" in clips:
-            clips["split_from"] = "signer-disjoint"
-    found = [look(study, source, clips["video_id"]) for source in study.sources]
-    rows = [_row(clip, [contents.get(clip["video_id"]) for contents in found]) for clip in clips.to_dict("records")]
-    index = pd.DataFrame(rows, index=clips.index)
-    index = index.astype({"signer": clips["signer"].dtype, "n_frames": "Int64"})
-    if study.drop_duplicates:
-        index = drop_duplicates(index)
-    return index
+    found = [
+        row
+        for (name_a, a), (name_b, b) in combinations(read_files(root, subset).items(), 2)
+        for row in _differences(a, b, f"{name_a} / {name_b}")
+    ]
+    return pd.DataFrame(found, columns=["video_id", "field", "files", "values"])
 
 
-def to_file_frames(
-    start: int, end: int, *, fps: float, file_fps: float | None, n_frames: int | None
-) -> tuple[int, int]:
-    """Turn annotated frame numbers into 0-based half-open ones of the file, scaled by `file_fps` / `fps`.
-
-    `start` and `end` are 1-based and inclusive at `fps`, end -1 = to the end. Where `file_fps` is unknown it
-    is taken to equal `fps`. With `n_frames` known the result lies in [0, n_frames] and holds at least one
-    frame; a segment that overshoots the file is cut at its end. Without it an end of -1 stays -1.
-    WLASL's own preprocess.py cuts YouTube compilations into one file per sign, to which the numbers of the
-    compilation no longer apply: see `is_cut_out`; then the whole file is the segment.
-    Raises ValueError unless 1 <= start <= end (or end = -1), rates are positive, n_frames > 0.
-    """
-    if start < 1 or (end != -1 and end < start) or fps <= 0 or (n_frames is not None and n_frames < 1):
-        raise ValueError(f"need 1 <= start <= end or end = -1, got {start}..{end} at {fps} fps of {n_frames} frames")
-    ratio = (file_fps or fps) / fps
-    first = round((start - 1) * ratio)
-    if n_frames is None:
-        return first, -1 if end == -1 else max(round(end * ratio), first + 1)
-    last = n_frames if end == -1 else max(round(end * ratio), first + 1)
-    if is_cut_out(first, last, n_frames):
-        return 0, n_frames
-    return first, min(last, n_frames)
+def _differences(a: pd.DataFrame, b: pd.DataFrame, files: str) -> list[tuple[str, str, str, str]]:
+    columns = {"a": a.set_index("video_id")["split"], "b": b.set_index("video_id")["split"]}
+    splits = pd.concat(columns, axis=1)
+    splits = splits[splits["a"] != splits["b"]]  # an absent clip (NaN) differs from everything
+    return [
+        (str(clip.Index), "split" if pd.notna(clip.a) and pd.notna(clip.b) else "clip", files,
+         " / ".join("absent" if pd.isna(split) else split for split in (clip.a, clip.b)))
+        for clip in splits.itertuples()
+    ]  # fmt: skip
 
 
-def is_cut_out(first: int, end: int, n_frames: int) -> bool:
-    """Whether a file of `n_frames` holds just the segment [first, end), cut out of a longer one.
+def _refuse_conflicting_labels(tables: dict[str, pd.DataFrame], root: Path) -> None:
+    for (name_a, a), (name_b, b) in combinations(tables.items(), 2):
+        both = a.merge(b, on="video_id")
+        wrong = both[both["label_x"] != both["label_y"]]
+        if len(wrong):
+            clip = wrong.iloc[0]
+            raise StudyError(
+                f"{root / 'annotations'}: {name_a} and {name_b} give clip {clip.video_id} class "
+                f"{clip.label_x} and {clip.label_y} ({len(wrong)} such clips); take both from one release of "
+                "WLASL, or remove one"
+            )
 
-    So it is when the segment lies wholly behind the file's end, or reaches far beyond it (not by the few
-    frames that rounding explains) while the file is nearer to the segment in length than to its end. All in
-    frames of the file.
-    """
-    reaches_far = end > ROUNDING_OVERSHOOT * n_frames
-    return first >= n_frames or (reaches_far and abs(n_frames - (end - first)) < end - n_frames)
+
+def _merge(rich: pd.DataFrame, nslt: pd.DataFrame) -> pd.DataFrame:
+    """The clips and splits of `nslt`, everything else from `rich` where it knows the clip."""
+    clips = nslt.set_index("video_id")
+    known = rich[rich["video_id"].isin(clips.index)].set_index("video_id")
+    only_nslt = clips.loc[clips.index.difference(known.index)]
+    merged = pd.concat([known.assign(split=clips["split"]), only_nslt])
+    return _table(merged.reset_index())
 
 
-def _row(clip: dict, contents: list[Content | None]) -> dict:
-    """The index row of one clip, given what each source holds of it (None: nothing)."""
-    content = contents[0] if contents[0] and not contents[0].problem else None
-    n_frames = content.n_frames if content else None
-    fps = content.fps if content and content.fps else clip["fps"]
-    start, end = to_file_frames(
-        clip["frame_start"], clip["frame_end"], fps=clip["fps"], file_fps=fps, n_frames=n_frames
+def _read_glosses(path: Path, subset: int) -> list[_Gloss]:
+    glosses = _parse(path, TypeAdapter(list[_Gloss]))
+    if len(glosses) < subset:
+        raise StudyError(f"{path}: holds {len(glosses)} glosses, the study asks for {subset}; take a larger file")
+    return glosses[:subset]
+
+
+def _rich_table(glosses: list[_Gloss], path: Path) -> pd.DataFrame:
+    clips = [
+        {"gloss": entry.gloss, "label": label, "signer": _signer(clip.signer_id), **clip.model_dump()}
+        for label, entry in enumerate(glosses)
+        for clip in entry.instances
+    ]
+    table = pd.DataFrame(clips, columns=[*COLUMNS, "signer_id"])
+    return _checked(table.assign(source=table["source"].fillna("unknown")), path)
+
+
+def _read_nslt(path: Path, glosses: list[str]) -> pd.DataFrame:
+    clips = _parse(path, TypeAdapter(dict[str, _NsltClip]))
+    rows = []
+    for video_id, clip in clips.items():
+        label, start, end = clip.action
+        if not 0 <= label < len(glosses):
+            raise StudyError(
+                f"{path}: clip {video_id} has class {label}, the classes of this subset are 0 to "
+                f"{len(glosses) - 1}; download the file again"
+            )
+        if video_id not in WITHDRAWN:
+            rows.append((video_id, glosses[label], label, clip.subset, None, "unknown", start, end))
+    table = pd.DataFrame(rows, columns=COLUMNS[:-2])
+    return _checked(table.assign(fps=ANNOTATED_FPS, bbox=None), path)
+
+
+def _read_class_list(path: Path, subset: int) -> list[str]:
+    """The glosses by class number, from lines `number<TAB>gloss`."""
+    if not path.is_file():
+        raise StudyError(f"{path} is missing; nslt files need it for the names of the glosses")
+    glosses = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        label, _, gloss = line.partition("\t")
+        if label != str(number) or not gloss.strip():
+            raise StudyError(f"{path}, line {number + 1}: expected '{number}<TAB>gloss'; download the file again")
+        glosses.append(CLASS_LIST_ERRATA.get(gloss.strip(), gloss.strip()))
+    if len(glosses) < subset:
+        raise StudyError(f"{path}: holds {len(glosses)} glosses, the study asks for {subset}")
+    return glosses[:subset]
+
+
+def _parse(path: Path, shape: TypeAdapter[T]) -> T:
+    try:
+        return shape.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = " ".join(str(part) for part in first["loc"])
+        what = f"at {where}: {first['msg']}" if where else first["msg"]
+        raise StudyError(f"{path}: {what}; correct the file or download it again") from error
+
+
+def _signer(number: int | None) -> int | None:
+    """Negative signer numbers stand for an unknown signer."""
+    return None if number is None or number < 0 else number
+
+
+def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    twice = table["video_id"][table["video_id"].duplicated()]
+    if len(twice):
+        raise StudyError(f"{path}: clip {twice.iloc[0]} stands more than once ({len(twice)} such); remove the copies")
+    start, end = table["frame_start"], table["frame_end"]
+    wrong = table[(start < 1) | ((end != -1) & (end < start))]
+    if len(wrong):
+        clip = wrong.iloc[0]
+        raise StudyError(
+            f"{path}: clip {clip.video_id} runs from frame {clip.frame_start} to {clip.frame_end}; frames "
+            "count from 1 and the end is inclusive or -1; correct it"
+        )
+    return _table(table)
+
+
+def _table(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns in their order and types, rows by label and video_id."""
+    ordered = table[list(COLUMNS)].sort_values(["label", "video_id"], ignore_index=True)
+    boxes = ordered["bbox"].astype(object)
+    return ordered.assign(
+        signer=ordered["signer"].astype("Int64"),
+        fps=ordered["fps"].astype(np.float64),
+        bbox=boxes.where(boxes.notna(), None),
     )
-    return clip | {
-        "frame_start": start,
-        "frame_end": end,
-        "fps": fps,
-        "path": str(contents[0].path) if contents[0] else "",
-        "status": _status(contents),
-        "n_frames": n_frames,
-        "content": content.sha256 if content else "",
-    }
-
-
-def _status(contents: list[Content | None]) -> str:
-    problems = [content.problem for content in contents if content and content.problem]
-    if problems:
-        return f"unreadable: {problems[0]}"
-    return "missing" if None in contents else "present"
-
-
-def write_index(index: pd.DataFrame, study: Study) -> None:
-    """Write the index to study.index_path; an interrupted write leaves an existing file untouched."""
-    with replacing(study.index_path) as path:
-        index.to_parquet(path, index=False)
-
-
-def read_index(study: Study) -> pd.DataFrame:
-    """Read the index that notebook 01 wrote, as `build_index` gives it. Raises StudyError when there is
-    none."""
-    if not study.index_path.is_file():
-        raise StudyError(
-            f"{study.index_path} is missing; run notebooks/01_dataset.ipynb, or `make study STUDY={study.name}`"
-        )
-    return pd.read_parquet(study.index_path)

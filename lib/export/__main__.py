@@ -4,7 +4,8 @@ import sys
 
 from lib.export.release import release
 from lib.export.run import export_run, open_run
-from lib.study import StudyError, load_study
+from lib.settings import StudyError
+from lib.study import load_study
 
 WORK = {"files": export_run, "release": release}
 

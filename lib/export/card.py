@@ -8,8 +8,8 @@ from typing import Any
 
 from lib.data.layouts import LAYOUTS
 from lib.export.verify import DROP, problem
-from lib.files import replacing
 from lib.models.weights import WEIGHTS
+from lib.paths import replacing
 from lib.report import read_metrics
 from lib.runs import PoseRun, Run
 from lib.study import Study

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 
 from lib.export.tflite import Inputs
-from lib.study import StudyError
+from lib.settings import StudyError
 
 LABELS, DESCRIPTION = "labels.txt", "description.json"
 

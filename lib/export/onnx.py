@@ -19,7 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lib.export.onnx_graph import ACTIVATIONS, LAYERS, activations_first, first_layers, skips_in_float32
 from lib.export.tflite import Inputs, first_line
-from lib.study import StudyError
+from lib.settings import StudyError
 
 if TYPE_CHECKING:
     import torch

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from lib.data.batches import pad, shorten, trim
+from lib.data.loaders import pad, shorten, trim
 from lib.export.files import open_model, read_metadata
 from lib.export.network import CLIP
 from lib.export.stream import LOGITS
-from lib.study import StudyError
+from lib.settings import StudyError
 
 
 def predict(path: Path, poses: np.ndarray, top: int = 5) -> pd.Series:

@@ -11,7 +11,7 @@ from lib.export.card import licence, write_card
 from lib.export.run import path_of, write
 from lib.export.verify import problem, table_path
 from lib.runs import Run
-from lib.study import StudyError
+from lib.settings import StudyError
 
 PRECISION = "float16"
 FORMATS = ("tflite", "onnx")
@@ -28,7 +28,7 @@ def release(run: Run) -> list[Path]:
     if run.name not in study.release:
         raise StudyError(f"study {study.name} does not release run {run.name}: key 'release'")
     rows = [released_row(run, kind) for kind in FORMATS]
-    folder, written = study.report_dir / "models", []
+    folder, written = study.paths.models, []
     for row in rows:
         source = path_of(study, run.name, row["format"], PRECISION)
         target = folder / f"{run.name}{source.suffix}"

@@ -15,9 +15,10 @@ from lib.evaluation import Predictions
 from lib.export import network, onnx, stream, tflite, verify
 from lib.export.card import describe, write_card
 from lib.export.files import Runner, add_metadata, runner_of
-from lib.files import replacing
+from lib.paths import replacing
 from lib.runs import ClipRun, PoseRun, Run
-from lib.study import Study, StudyError
+from lib.settings import StudyError
+from lib.study import Study
 from lib.training import BEST, compute_in_float32
 
 FORMATS = {"tflite": tflite, "onnx": onnx}
@@ -29,7 +30,7 @@ ALIKE = 0.95  # share of the clips of val that an int8 file must name as the tra
 
 def open_run(study: Study, name: str) -> Run:
     """A run by its name, of clips or of poses. Raises StudyError when its recipe or its clips are absent or wrong."""
-    return (PoseRun if study.find_run(name)[0].reads_poses() else ClipRun)(study, name)
+    return (PoseRun if study.find_run(name)[0].family().kind == "poses" else ClipRun)(study, name)
 
 
 def export_run(run: Run) -> pd.DataFrame:
@@ -172,7 +173,7 @@ def path_of(study: Study, run: str, title: str, precision: str) -> Path:
     """Where a file lies: data/<study>/exports/<run>[-stream]-<precision>.tflite or .onnx."""
     kind, _, form = title.partition("-")
     name = "-".join(filter(None, (run, form, precision)))
-    return study.data_dir / "exports" / f"{name}{suffix(kind)}"
+    return study.paths.data / "exports" / f"{name}{suffix(kind)}"
 
 
 def suffix(kind: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from lib.study import StudyError
+from lib.settings import StudyError
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,9 @@ import pandas as pd
 
 from lib.evaluation import Predictions, evaluate
 from lib.export.files import Runner
-from lib.files import replacing
-from lib.study import Study, StudyError
+from lib.paths import replacing
+from lib.settings import StudyError
+from lib.study import Study
 
 COLUMNS = [
     *("run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff"),
@@ -78,7 +79,7 @@ def latencies(make: Callable[[int], Runner], inputs: dict[str, np.ndarray]) -> d
 
 def table_path(study: Study, run: str) -> Path:
     """Where the rows of one run lie."""
-    return study.report_dir / "runs" / run / "export.csv"
+    return study.paths.report / "runs" / run / "export.csv"
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> pd.DataFrame:
@@ -100,4 +101,4 @@ def gather(study: Study) -> pd.DataFrame:
             rows += pd.read_csv(table_path(study, run)).to_dict("records")
         except FileNotFoundError:
             raise StudyError(f"run {run} is not exported: run `make study STUDY={study.name}`") from None
-    return write_table(rows, study.report_dir / "tables" / "export.csv")
+    return write_table(rows, study.paths.table("export.csv"))

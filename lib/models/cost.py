@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from lib.models import build, family
+from lib.models import build, family_of, load
 
 
 def costs(name: str, **options: Any) -> pd.DataFrame:
@@ -21,7 +20,7 @@ def costs(name: str, **options: Any) -> pd.DataFrame:
     multiply-adds, the latter without own value where they can't be counted; and the source as `attrs["source"]`.
     Of MoViNet's form for phones (`mobile`) neither is published.
     """
-    published = import_module(f"lib.models.{family(name)}").PUBLISHED[name]
+    published = load(family_of(name).published)[name]
     clip, stream = published["clip"], bool(options.get("stream"))
     known = [published["parameters_stream" if stream else "parameters"], published["multiply_adds"]]
     model = build(name, published["classes"], clip=clip, **options)

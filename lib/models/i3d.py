@@ -15,8 +15,9 @@ import numpy as np
 from keras import layers
 from pydantic import BaseModel, ConfigDict, Field
 
-from lib.models.motion import DIFFERENCES, frame_differences
-from lib.study import StudyError
+from lib.models import freeze
+from lib.models.layers import DIFFERENCES, frame_differences
+from lib.settings import StudyError
 
 NORM_EPSILON = 1e-3  # keras' default, which the published Keras model keeps
 CLIP = (64, 224, 224)  # frames, height, width of the published training
@@ -72,6 +73,7 @@ def build_i3d(num_classes: int, clip: tuple[int, int, int] = CLIP, **options: An
     x = layers.Dropout(config.dropout, name="dropout")(x)
     x = layers.Conv3D(num_classes, 1, dtype="float32", name="head")(x)
     model = keras.Model(clips, layers.GlobalAveragePooling3D(dtype="float32", name="logits")(x), name="i3d")
+    model.stages = [[layer for layer in model.layers if layer.name.startswith(f"Conv3d_{stage}_")] for stage in STAGES]
     freeze(model, config.freeze)
     return model
 
@@ -83,25 +85,6 @@ def feature_extractor(model: keras.Model) -> keras.Model:
     less one for the pool's window of 2.
     """
     return keras.Model(model.input, model.get_layer("features").output, name="i3d_features")
-
-
-def freeze(model: keras.Model, stages: int | None) -> None:
-    """Let the first `stages` of the 12 STAGES (None: all) keep their weights and statistics, and train the others.
-
-    Compile the model anew afterwards: keras looks at what trains when it compiles.
-    Raises ValueError when there are not so many stages.
-    """
-    stages = len(STAGES) if stages is None else stages
-    if not 0 <= stages <= len(STAGES):
-        raise ValueError(f"i3d has {len(STAGES)} stages to freeze, not {stages}")
-    frozen = tuple(f"Conv3d_{stage}_" for stage in STAGES[:stages])
-    for layer in model.layers:
-        layer.trainable = not layer.name.startswith(frozen)
-
-
-def count_stages(_variant: str) -> int:
-    """How many stages there are."""
-    return len(STAGES)
 
 
 def load_published_weights(model: keras.Model, path: Path) -> None:

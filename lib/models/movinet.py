@@ -16,10 +16,10 @@ import numpy as np
 from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lib.models.motion import DIFFERENCES, frame_differences
+from lib.models import freeze
+from lib.models.layers import DIFFERENCES, BatchNorm, frame_differences
 from lib.models.movinet_sizes import SIZES
 from lib.models.movinet_weights import load_official_checkpoint as load_official_checkpoint  # so that it is found here
-from lib.models.norm import BatchNorm
 
 NORM_EPSILON = 1e-3  # official norm_epsilon
 HEAD_FILTERS, HEAD_ACTIVATION = 2048, "silu"  # of all six sizes, also in a stream with hard swish elsewhere
@@ -170,19 +170,6 @@ class Movinet(keras.Model):
     def classify(self, features: Any) -> Any:
         """Logits of the mean features of a clip."""
         return self.classifier(self.dropout(self.head(features)))
-
-
-def freeze(model: Movinet, stages: int | None) -> None:
-    """Let the first `stages` of the model (None: all) keep their weights and statistics, and train the others.
-
-    Compile the model anew afterwards: keras looks at what trains when it compiles.
-    Raises ValueError when there are not so many stages.
-    """
-    stages = len(model.stages) if stages is None else stages
-    if not 0 <= stages <= len(model.stages):
-        raise ValueError(f"{model.name} has {len(model.stages)} stages to freeze, not {stages}")
-    for index, stage in enumerate(model.stages):
-        stage.trainable = index >= stages
 
 
 def count_stages(size: str) -> int:

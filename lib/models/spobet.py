@@ -15,7 +15,7 @@ from keras import layers, ops
 from pydantic import BaseModel, ConfigDict, Field
 
 from lib.data.layouts import LAYOUTS
-from lib.models.poses import PoseFeatures
+from lib.models.pose_features import PoseFeatures
 
 NORM_EPSILON = 1e-6  # bert_encoder.py
 MAX_TOKENS = 256  # rows of the position embedding; the published clips have at most 250 frames

@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 import http.client
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lib.net import download, locked, reason
-from lib.study import StudyError, home
+from lib.models import family_of, load
+from lib.net import download, reason
+from lib.paths import home, locked
+from lib.settings import StudyError
+
+if TYPE_CHECKING:
+    import keras
+
 
 MOVINET = "https://storage.googleapis.com/tf_model_garden/vision/movinet"  # links of the official README
 # Not reached from where this was written; the checksum is that of the file at hand.
@@ -66,7 +72,7 @@ WEIGHTS = _table()
 def fetch(name: str, folder: Path | None = None) -> Path:
     """Give the path of the weights `name`, a key of WEIGHTS, downloading them to `folder` unless they lie there.
 
-    folder: by default data/weights under `lib.study.home()`. A broken download is kept as <file>.part and the next one
+    folder: by default data/weights under `lib.paths.home()`. A broken download is kept as <file>.part and the next one
     goes on from there; the file itself appears whole and checked, or not at all. Shows a progress bar.
     Raises StudyError, saying which file to get from where and where to put it, when it can't be downloaded, and when
     its checksum is not the published one.
@@ -117,3 +123,15 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_pretrained(model: keras.Model, name: str, weights: str) -> None:
+    """Fill a model made by `build(name, …)` with published weights, a key of `lib.models.weights.WEIGHTS`.
+
+    The layers that name the classes stay as they are. Weights that are not in data/weights/ yet are downloaded.
+    Raises StudyError for weights of another model, when they can't be had, and when a layer has no counterpart.
+    """
+    if weights in WEIGHTS and WEIGHTS[weights].model != name:
+        fitting = ", ".join(key for key, published in WEIGHTS.items() if published.model == name)
+        raise StudyError(f"the weights '{weights}' are not for {name}; for it there are: {fitting or 'none'}")
+    load(family_of(name).weights)(model, fetch(weights))

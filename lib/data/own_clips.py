@@ -16,10 +16,10 @@ from posixpath import normpath
 
 import pandas as pd
 
-from lib.data.annotations import ANNOTATED_FPS, COLUMNS, SPLITS
 from lib.data.splits import signer_disjoint
 from lib.data.video import SUFFIXES
-from lib.study import StudyError
+from lib.data.wlasl import ANNOTATED_FPS, COLUMNS, SPLITS
+from lib.settings import StudyError
 
 LISTING = "clips.csv"
 HELD_OUT = 0.15  # of the clips, for val and for test each, where splits are made
@@ -34,7 +34,7 @@ Row = dict[str, str]
 def read_folder(root: Path) -> pd.DataFrame:
     """Read which clips a folder of one's own holds, one row each, without opening any.
 
-    Columns: those of `lib.data.annotations.read_annotations`, where signer is str (NA unknown), source is "unknown"
+    Columns: those of `lib.data.wlasl.read_annotations`, where signer is str (NA unknown), source is "unknown"
     unless clips.csv has it, and the whole file is the segment (frames 1 to -1, no box);
     path         str, relative to the root
     split_from   given | signer-disjoint | file-disjoint: where the split comes from, see `make_splits`

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib.evaluation import Predictions, wilson, write_metrics
+from lib.evaluation import wilson, write_metrics
 from lib.report import COLUMNS, comparison, read_predictions, run_dir, write_comparison
 from lib.settings import StudyError
 from lib.study import load_study

@@ -17,6 +17,7 @@ from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Literal["videos", "keypoints", "hands", "clips"]
 Tuner = Literal["bayesian", "hyperband", "random"]
+READABLE = {"poses": ("keypoints", "hands"), "clips": ("videos", "clips")}  # sources by the kind of model
 
 
 class _Strict(Settings):

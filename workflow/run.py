@@ -13,12 +13,12 @@ import snakemake.cli
 
 from lib.data.index import list_clips
 from lib.paths import home
+from lib.recipes import read_recipe
 from lib.settings import StudyError
 from lib.spaces import read_space
-from lib.study import Study, load_study
+from lib.study import READABLE, Study, load_study
 
 WORKFLOW = Path(__file__).absolute().parent
-POSES, VIDEOS = ("keypoints", "hands"), ("videos", "clips")  # sources that a run can read
 
 
 def main(name: str, data: str, options: list[str]) -> int:
@@ -49,22 +49,25 @@ def run(study: Study, arguments: list[str]) -> int:
 
 
 def from_home(data: str) -> str:
-    """A relative data root starts where the user stands, but at `home()` in the notebooks' parameters."""
-    return os.path.relpath(data, home()) if data and not os.path.isabs(data) else data
+    """The data root relative to `home()`, so that no spelling of one folder runs anything again or is committed.
+
+    A relative one starts where the user stands.
+    """
+    return os.path.relpath(data, home()) if data else data
 
 
 def check(study: Study, *, generated: bool) -> None:
     """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or no use."""
-    origins = [*map(study.origin, study.runs), *study.searches]
-    needed = [(spec.recipe, POSES if spec.family().kind == "poses" else VIDEOS) for spec in origins]
     for search in study.searches:
         read_space(search)
     if not (study.synthetic and generated):
         check_data(study)
-    for recipe, sources in needed:
+    for spec in (*map(study.origin, study.runs), *study.searches):
+        read_recipe(spec.recipe, spec.set)
+        sources = READABLE[spec.family().kind]
         if not set(sources) & set(study.sources):
             raise StudyError(
-                f"study {study.name}: recipe '{recipe}' reads {' or '.join(sources)}, the study has "
+                f"study {study.name}: recipe '{spec.recipe}' reads {' or '.join(sources)}, the study has "
                 f"{', '.join(study.sources)}; correct 'sources' or 'runs'"
             )
 
@@ -89,7 +92,8 @@ def arguments(name: str, data: str) -> list[str]:
     """
     config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}"]
     config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
-    config += [f"workers={os.environ['WORKERS']}"] if os.environ.get("WORKERS") else []  # of each search; see Makefile
+    # Of each search, and of each training; see the Makefile.
+    config += [f"{key.lower()}={os.environ[key]}" for key in ("WORKERS", "THREADS") if os.environ.get(key)]
     return [
         *("--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
         *("--quiet", "reason", "host", "--config", *config),

@@ -273,7 +273,7 @@ def test_step_that_is_still_running_is_not_started_twice(bench):
         fcntl.flock(file, fcntl.LOCK_EX)
         result = bench.make()
     assert result.returncode != 0
-    assert result.stderr.splitlines()[-1] == "error: 01_dataset is already running; wait for it or end it"
+    assert result.stderr.splitlines()[-1] == "error: 01_dataset is already running; wait for it or stop it"
 
 
 def test_synthetic_study_without_a_data_root_makes_its_data_first(bench):

@@ -1,8 +1,8 @@
-"""`make study`: check the study and its data, then run Snakemake, and end with why a step failed if one did.
+"""`make study`: check the study and its data, run Snakemake, and finish with the reason if a step failed.
 
     python workflow/run.py <study> <data root, or ""> [Snakemake's options]
 
-What can be known to fail before any work is done fails here, as one line.
+Problems that can be found before any work is done are reported here, in one line.
 """
 
 import os
@@ -22,7 +22,7 @@ WORKFLOW = Path(__file__).absolute().parent
 
 
 def main(name: str, data: str, options: list[str]) -> int:
-    """Check, run, and return the exit code: 0, or 1 with the reason as the last line on stderr."""
+    """Check and run a study. Returns the exit code: 0, or 1 with the reason as the last line on stderr."""
     data = from_home(data)
     try:
         study = load_study(name, data, require_data=False)
@@ -35,7 +35,7 @@ def main(name: str, data: str, options: list[str]) -> int:
 
 
 def run(study: Study, arguments: list[str]) -> int:
-    """Run Snakemake in this process, so that signals reach it, then print what failed notebooks left."""
+    """Run Snakemake in this process, so that signals reach it, then print the errors of failed notebooks."""
     errors = study.paths.unfinished
     for old in errors.glob("*.error"):
         old.unlink()
@@ -49,15 +49,16 @@ def run(study: Study, arguments: list[str]) -> int:
 
 
 def from_home(data: str) -> str:
-    """The data root relative to `home()`, so that no spelling of one folder runs anything again or is committed.
+    """The data root relative to `home()`.
 
-    A relative one starts where the user stands.
+    Every spelling of a folder is then the same parameter, so none runs anything again, and pages name no machine's path.
+    A relative root starts at the current directory.
     """
     return os.path.relpath(data, home()) if data else data
 
 
 def check(study: Study, *, generated: bool) -> None:
-    """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or no use."""
+    """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or unusable."""
     for search in study.searches:
         read_space(search)
     if not (study.synthetic and generated):
@@ -73,7 +74,7 @@ def check(study: Study, *, generated: bool) -> None:
 
 
 def check_data(study: Study) -> None:
-    """Raise StudyError when the data root lacks what the study reads, or what says which clips there are is wrong."""
+    """Raise StudyError when the data root lacks a source of the study, or its list of clips is wrong."""
     if not study.root.is_dir():
         raise StudyError(f"the data root {study.root} does not exist: correct DATA")
     list_clips(study)
@@ -86,18 +87,18 @@ def check_data(study: Study) -> None:
 
 
 def arguments(name: str, data: str) -> list[str]:
-    """Snakemake's arguments: little chatter, and nothing to clean up by hand after a kill.
+    """Snakemake's arguments: quiet, and with nothing to clean up by hand after a kill.
 
-    The steps hold locks of their own, which end with their processes (run_notebook.py), hence --nolock.
+    --nolock, because each step holds a lock of its own, which ends with its process (run_notebook.py).
     """
     config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}"]
     config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
-    # Of each search, and of each training; see the Makefile.
+    # Workers of each search and threads of each training, exported by the Makefile.
     config += [f"{key.lower()}={os.environ[key]}" for key in ("WORKERS", "THREADS") if os.environ.get(key)]
     return [
         *("--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
         *("--quiet", "reason", "host", "--config", *config),
-        # Last, as these take one value each: the options above would take a target behind them for a value, too.
+        # These come last because they take one value each: a target after the options above would become their value.
         *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
     ]
 

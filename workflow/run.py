@@ -51,7 +51,7 @@ def run(study: Study, arguments: list[str]) -> int:
 def from_home(data: str) -> str:
     """The data root relative to `home()`.
 
-    Every spelling of a folder is then the same parameter, so none runs anything again, and pages name no machine's path.
+    Every spelling of a folder is then the same parameter, so none reruns anything, and pages show no machine's path.
     A relative root starts at the current directory.
     """
     return os.path.relpath(data, home()) if data else data

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from lib.data.augment import augment_poses
-from lib.data.clip_store import clip_path, read_clips_table
+from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import read_index
 from lib.data.layouts import LAYOUTS, SIDES
 from lib.data.loaders import ClipBatches, PoseBatches, shorten, trim
@@ -233,16 +233,9 @@ class ClipRun(Run):
     kind = ClipRecipe
 
     def __init__(self, study: Study, name: str) -> None:
-        """Read the recipe, the index and the table of the clip store. Raises StudyError when one is absent or wrong.
-
-        A clip that is in the index but could not be stored is counted as missing, with the store's reason.
-        """
+        """Read the recipe, the index and the table of the clip store. Raises StudyError when one is absent or wrong."""
         super().__init__(study, name)
-        stored = read_clips_table(study).set_index("video_id")
-        broken = stored[stored["status"] != "present"]
-        at = self.index["video_id"].isin(broken.index)
-        self.index.loc[at, "status"] = "unreadable: " + self.index.loc[at, "video_id"].map(broken["reason"])
-        self.frames = stored["frames"]
+        self.frames = stored_frames(study)
 
     def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> ClipBatches:
         """Batches of clips; see Run."""
@@ -298,7 +291,7 @@ class ClipRun(Run):
     def content(self) -> dict[str, list]:
         """Ids and numbers of frames."""
         ids = self.clips("train")["video_id"].tolist()
-        return {"clips": ids, "frames": self.frames[ids].tolist()}
+        return {"clips": ids, "frames": [self.frames[video_id] for video_id in ids]}
 
     def example(self) -> np.ndarray:
         """A clip as the recipe asks, float32 (1, frames, size, size, 3)."""

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lib.data.index import present
 from lib.data.person import MOVER, find_mover
 from lib.data.video import MARGIN, segment_end, square_frames
 from lib.paths import replacing
@@ -78,19 +79,19 @@ def build_clips(
     Returns one row per clip in index order: video_id, status (present | unreadable), reason ("" when present), frames,
     bytes.
     """
-    rows = index[index["status"] == "present"].to_dict("records")
+    rows = present(index).to_dict("records")
     work = [(_job(row, find_person, size, margin), clip_path(folder, row["video_id"])) for row in rows]
     table = pd.DataFrame(_attempt_all(work, workers or os.cpu_count()), columns=COLUMNS)
     table.insert(0, "video_id", [row["video_id"] for row in rows])
     return table
 
 
-def stored_frames(study: Study) -> pd.Series:
+def stored_frames(study: Study) -> dict[str, int]:
     """Number of frames of each stored clip, by video_id. Raises StudyError when notebook 02 has not been run."""
     path = study.paths.clips_table
     if not path.is_file():
         raise StudyError(f"{path} is missing; run notebooks/02_clips.ipynb, or `make study STUDY={study.name}`")
-    return pd.read_parquet(path).set_index("video_id")["frames"]
+    return pd.read_parquet(path).set_index("video_id")["frames"].to_dict()
 
 
 def clip_path(folder: Path, video_id: str) -> Path:

@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.hands import order_hands
+from lib.data.index import present
 from lib.data.layouts import LAYOUTS, Layout
 from lib.paths import replacing
 from lib.settings import StudyError
@@ -100,7 +101,7 @@ def build_poses(study: Study, index: pd.DataFrame) -> tuple[PoseStore, pd.DataFr
     Returns the store of the clips that could be read, and one row per clip: video_id, status (present | unreadable),
     reason ("" when present), frames. Raises StudyError when no clip is left.
     """
-    clips = index[index["status"] == "present"]
+    clips = present(index)
     archives = sorted((study.root / "hands").glob("*.npz")) if study.layout == "hands-42" else []
     hands = ChainMap(*map(np.load, archives))
     poses, rows = {}, []

@@ -12,11 +12,12 @@ from matplotlib.patches import Rectangle
 
 from lib.data.audit import ALL
 from lib.data.clip_store import clip_path, read_stored
+from lib.data.index import present
 from lib.data.layouts import SIDES, Layout
 from lib.data.video import frames, sample_frames
 from lib.data.wlasl import SPLITS
-from lib.evaluation import Predictions
 from lib.figures import subplots
+from lib.predictions import Predictions
 
 THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
 COLOURS = {"body": "0.35", "left": "C0", "right": "C1"}  # grey and two colours that colour-blind people tell apart
@@ -67,9 +68,9 @@ def lengths(index: pd.DataFrame) -> Figure:
 
     Seconds are frames over the index's fps: exact for videos, at the annotated rate for poses without a video.
     """
-    present = index[index["status"] == "present"]
-    frames = (present["frame_end"] - present["frame_start"]).rename("frames")
-    table = present.assign(frames=frames, seconds=frames / present["fps"])
+    clips = present(index)
+    frames = clips["frame_end"] - clips["frame_start"]
+    table = clips.assign(frames=frames, seconds=frames / clips["fps"])
     figure, axes = subplots(1, 2, size=(10, 3.5))
     how = {"element": "step", "fill": False, "stat": "density", "common_norm": False}
     for axis, column in zip(axes, ("frames", "seconds"), strict=True):
@@ -95,7 +96,7 @@ def film_strips(index: pd.DataFrame, count: int = 9) -> Figure:
 
     The first source of the `index` must be videos.
     """
-    clips = index[index["status"] == "present"].groupby("label")
+    clips = present(index).groupby("label")
     chosen = [clips.get_group(label).iloc[number % clips.size()[label]] for number, label in enumerate(clips.groups)]
     rows = []
     for clip in chosen:

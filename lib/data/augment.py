@@ -13,7 +13,7 @@ from pydantic import Field
 from lib.data.layouts import SIDES, Layout
 from lib.settings import Settings
 
-NO_SPREAD = 1e-5  # relative to the other clip's spread: float32 has seven digits
+NO_SPREAD = 1e-5  # relative to another clip's spread: float32 has seven digits
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)
 GREY = 127.5  # contrast leaves it unchanged
 
@@ -112,7 +112,12 @@ def augment_clip(images: Sequence[np.ndarray], size: int, how: ClipAugment, rng:
     clip = np.empty((len(images), size, size, 3), np.uint8)
     for image, varied in zip(images, clip, strict=True):
         cv2.remap(image, *maps, cv2.INTER_LINEAR, dst=varied, borderMode=cv2.BORDER_REFLECT_101)
-    colours = _colour_matrix(how, rng)
+    # An affine map of colours in 0 to 255: red, green, blue and a constant.
+    saturation, contrast = 1 + rng.uniform(-1, 1, 2) * (how.saturation, how.contrast)
+    tint = 1 + rng.uniform(-how.tint, how.tint, 3)
+    mix = saturation * np.eye(3) + (1 - saturation) * LUMA
+    constant = GREY * (1 - contrast) + 255 * rng.uniform(-how.brightness, how.brightness)
+    colours = np.column_stack([contrast * tint[:, None] * mix, np.full(3, constant)])
     if np.array_equal(colours, np.eye(3, 4)):
         return clip
     return cv2.transform(clip.reshape(-1, size, 3), colours).reshape(clip.shape)  # saturates at 0 and 255
@@ -127,11 +132,12 @@ def resize(images: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 
 def _splice(clip: np.ndarray, other: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Take one hand, or all joints before or after a moment, from another clip, aligned with this one.
-
-    Two clips of a gloss perform the same sign differently; parts of both make a third performance.
-    """
-    other = _align(other, clip)
+    """Take one hand, or all joints before or after a moment, from another performance of the sign."""
+    # Bring the other clip to this one's number of frames, centre and spread.
+    other = resample(other, np.linspace(0, len(other) - 1, len(clip)))
+    there, here = _spread(other), _spread(clip)
+    ratio = here / there if there > NO_SPREAD * here else 1.0  # a single joint has no spread but rounding errors
+    other = _with_xy(other, (other[..., :2] - _centre(other)) * ratio + _centre(clip))
     if rng.random() < 0.5:
         part = layout.parts[SIDES[rng.integers(2)]]
         mixed = clip.copy()
@@ -140,14 +146,6 @@ def _splice(clip: np.ndarray, other: np.ndarray, layout: Layout, rng: np.random.
     first, second = (clip, other) if rng.random() < 0.5 else (other, clip)
     cut = rng.integers(0, len(clip) + 1)
     return np.concatenate([first[:cut], second[cut:]])
-
-
-def _align(clip: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """Bring a clip to the number of frames, the centre and the spread of another."""
-    clip = resample(clip, np.linspace(0, len(clip) - 1, len(to)))
-    here, there = _spread(clip), _spread(to)
-    ratio = there / here if here > NO_SPREAD * there else 1.0  # a single joint has no spread but rounding errors
-    return _with_xy(clip, (clip[..., :2] - _centre(clip)) * ratio + _centre(to))
 
 
 def _vary_time(clip: np.ndarray, how: PoseAugment, rng: np.random.Generator) -> np.ndarray:
@@ -171,10 +169,7 @@ def _mirror(clip: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def _vary_space(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Transform the whole clip, then each hand about its wrist; shift each hand; add noise to each joint.
-
-    Each is drawn once for the clip, except for noise. In frames without its wrist a hand is not transformed.
-    """
+    """Transform the whole clip, then each hand about its wrist where that is present; shift hands; add noise."""
     clip = _transform(clip, _affine_matrix(how.rotation, how.scale, how.shear, rng))
     if how.hand_rotation or how.hand_scale or how.hand_shear:
         xy = clip[..., :2].copy()
@@ -214,7 +209,7 @@ def _transform(clip: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _centre(clip: np.ndarray) -> np.ndarray:
-    """Mean position of the present joints over the whole clip, float32 (2,); zero when there are none."""
+    """Mean position of the present joints over the whole clip (2,); zero when there are none."""
     present = clip[..., 2:]
     return (clip[..., :2] * present).sum((0, 1)) / max(present.sum(), 1)
 
@@ -233,10 +228,7 @@ def _with_xy(clip: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 
 def _view_matrix(side: int, size: int, how: ClipAugment, rng: np.random.Generator) -> np.ndarray:
-    """Draw which part of images of `side` pixels fills `size` pixels: crop, rotation, flip.
-
-    Returns float64 (2, 3), which maps a pixel of the result to its place in the image.
-    """
+    """Draw a crop, rotation and flip: the map (2, 3) from pixels of the result, `size` wide, to those of the image."""
     share = 1 - rng.uniform(0, how.crop)
     middle = side * (0.5 + rng.uniform(-0.5, 0.5, 2) * (1 - share))
     turn = _rotation(how.rotation, rng)
@@ -244,12 +236,3 @@ def _view_matrix(side: int, size: int, how: ClipAugment, rng: np.random.Generato
     matrix = share * side / size * turn @ mirror
     # Pixel i covers [i, i + 1) and its centre is i + 1/2, in the image as in the result.
     return np.column_stack([matrix, middle - 0.5 - matrix @ np.full(2, (size - 1) / 2)])
-
-
-def _colour_matrix(how: ClipAugment, rng: np.random.Generator) -> np.ndarray:
-    """Draw an affine map of colours in 0 to 255. Returns float64 (3, 4): red, green, blue and a constant."""
-    saturation, contrast = 1 + rng.uniform(-1, 1, 2) * (how.saturation, how.contrast)
-    tint = 1 + rng.uniform(-how.tint, how.tint, 3)
-    mix = saturation * np.eye(3) + (1 - saturation) * LUMA
-    constant = GREY * (1 - contrast) + 255 * rng.uniform(-how.brightness, how.brightness)
-    return np.column_stack([contrast * tint[:, None] * mix, np.full(3, constant)])

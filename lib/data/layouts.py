@@ -49,8 +49,7 @@ def _layout(name: str, parts: dict[str, tuple[str, ...]], bones: list[tuple[str,
     )
 
 
-# Each finger is a chain from the wrist. A hand has 21 joints in the order of OpenPose and of MediaPipe: wrist, then
-# finger by finger.
+# A hand has 21 joints in the order of OpenPose and of MediaPipe: wrist, then finger by finger, each a chain.
 _CHAINS = {
     side: [[f"{side}_hand_wrist", *(f"{side}_{finger}_{n}" for n in range(1, 5))] for finger in FINGERS]
     for side in SIDES

@@ -1,8 +1,8 @@
 """Batches of poses and of stored clips for `fit`, `predict` and `evaluate`.
 
 With `vary` (training), clips are shuffled and augmented anew in each epoch, with random numbers that depend only on
-the seed, the epoch and the batch or clip: a training that resumes at an epoch sees what it would have seen. Without it
-(evaluation), batches hold the clips in the order given, unchanged.
+seed, epoch and batch or clip, so a training that resumes sees what it would have seen. Without it (evaluation), batches
+contain the clips in the order given, unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,9 +62,8 @@ class Batches(keras.utils.PyDataset):
     def set_epoch(self, epoch: int) -> None:
         """Switch to the order and the augmentation of an epoch."""
         self.epoch = epoch
-        rows = np.arange(len(self.clips))
-        shuffled = self.vary is not None
-        self.order = self._shuffle(rows, np.random.default_rng([self.seed, epoch])) if shuffled else self._split(rows)
+        rows, rng = np.arange(len(self.clips)), np.random.default_rng([self.seed, epoch])
+        self.order = self._split(rows) if self.vary is None else self._shuffle(rows, rng)
 
     def _shuffle(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         return self._split(rng.permutation(rows))
@@ -127,17 +126,17 @@ class ClipBatches(Batches):
 
     def _read(self, number: int) -> np.ndarray:
         wanted = [(self.epoch, ahead) for ahead in range(number, min(number + 1 + AHEAD, len(self)))]
-        self.begun = {key: self.begun.get(key) or self._begin(key[1]) for key in wanted}
+        self.begun = {key: self.begun.get(key) or self._begin(*key) for key in wanted}
         batch, pending = self.begun.pop(wanted[0])
         for clip in pending:
             clip.result()
         return batch
 
-    def _begin(self, number: int) -> tuple[np.ndarray, list[Future]]:
+    def _begin(self, epoch: int, number: int) -> tuple[np.ndarray, list[Future]]:
         """The array of a batch, and the futures of the threads that fill it."""
         rows = self.order[number]
         batch = np.empty((len(rows), self.frames, self.size, self.size, 3), np.float32)
-        return batch, [self.pool.submit(self._fill, *pair, self.epoch) for pair in zip(batch, rows, strict=True)]
+        return batch, [self.pool.submit(self._fill, *pair, epoch) for pair in zip(batch, rows, strict=True)]
 
     def _fill(self, clip: np.ndarray, row: int, epoch: int) -> None:
         path, rng = self.clips[row], np.random.default_rng([self.seed, epoch, row])

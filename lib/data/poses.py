@@ -73,7 +73,7 @@ def read_hands(archive: Mapping[str, np.ndarray], video_id: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PoseStore:
-    """The poses of many clips, in one order: `video_id` str (n,) and `poses`, n arrays (frames, joints, 3)."""
+    """The poses of n clips: `video_id` str (n,) and `poses`, n arrays (frames, joints, 3)."""
 
     video_id: np.ndarray
     poses: list[np.ndarray]
@@ -151,20 +151,17 @@ def _choose_signer(people: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
     people = {frame: found for frame, found in people.items() if len(found)}
     if all(len(found) == 1 for found in people.values()):
         return {frame: found[0] for frame, found in people.items()}
-    measures = {frame: _measure(found) for frame, found in people.items()}
+    measures = {}  # diagonal of the box around each person's present joints (people,), mean position (people, 2)
+    for frame, found in people.items():
+        xy, here = found[..., :2], found[..., 2:] > 0
+        diagonal = np.where(here, xy, -np.inf).max(1) - np.where(here, xy, np.inf).min(1)
+        measures[frame] = np.linalg.norm(diagonal, axis=-1), xy.sum(1) / here.sum(1, dtype=np.float32)
     usual = np.median([places[sizes.argmax()] for sizes, places in measures.values()], axis=0)
     signer = {}
     for frame, (sizes, places) in measures.items():
         away = np.where(sizes >= SIMILAR * sizes.max(), np.linalg.norm(places - usual, axis=-1), np.inf)
         signer[frame] = people[frame][away.argmin()]
     return signer
-
-
-def _measure(people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Diagonal of the box around each person's present joints (people,), and their mean position (people, 2)."""
-    xy, here = people[..., :2], people[..., 2:] > 0
-    diagonal = np.where(here, xy, -np.inf).max(1) - np.where(here, xy, np.inf).min(1)
-    return np.linalg.norm(diagonal, axis=-1), xy.sum(1) / here.sum(1, dtype=np.float32)
 
 
 def _numbered(folder: Path) -> dict[int, Path]:

@@ -16,7 +16,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -68,30 +67,22 @@ def _smooth(t: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-class Sign(NamedTuple):
-    """What a gloss looks like between the movements from and to rest."""
-
-    wrist: Course  # (n, 2), of the dominant hand
-    stretch: Course  # (n, 5)
-    two_handed: bool = False
-
-
-SIGNS: dict[str, Sign] = {
-    "flat-circle-in": Sign(_circle(2), _glide(FLAT, FLAT)),
-    "flat-circle-out": Sign(_circle(-2), _glide(FLAT, FLAT)),
-    "fist-circle-in": Sign(_circle(2), _glide(CLOSED, CLOSED)),
-    "fist-circle-out": Sign(_circle(-2), _glide(CLOSED, CLOSED)),
-    "fist-tap-once": Sign(_tap(1), _glide(CLOSED, CLOSED)),
-    "fist-tap-thrice": Sign(_tap(3), _glide(CLOSED, CLOSED)),
-    "vee-brow-out": Sign(_glide(BROW, ASIDE), _glide(VEE, VEE)),
-    "vee-brow-in": Sign(_glide(ASIDE, BROW), _glide(VEE, VEE)),
-    "both-open": Sign(_glide(LOW, HIGH), _glide(CLOSED, FLAT), two_handed=True),
-    "both-close": Sign(_glide(HIGH, LOW), _glide(FLAT, CLOSED), two_handed=True),
+# Each gloss between the movements from and to rest: the dominant wrist (n, 2), stretch of the fingers (n, 5), hands.
+SIGNS: dict[str, tuple[Course, Course, int]] = {
+    "flat-circle-in": (_circle(2), _glide(FLAT, FLAT), 1),
+    "flat-circle-out": (_circle(-2), _glide(FLAT, FLAT), 1),
+    "fist-circle-in": (_circle(2), _glide(CLOSED, CLOSED), 1),
+    "fist-circle-out": (_circle(-2), _glide(CLOSED, CLOSED), 1),
+    "fist-tap-once": (_tap(1), _glide(CLOSED, CLOSED), 1),
+    "fist-tap-thrice": (_tap(3), _glide(CLOSED, CLOSED), 1),
+    "vee-brow-out": (_glide(BROW, ASIDE), _glide(VEE, VEE), 1),
+    "vee-brow-in": (_glide(ASIDE, BROW), _glide(VEE, VEE), 1),
+    "both-open": (_glide(LOW, HIGH), _glide(CLOSED, FLAT), 2),
+    "both-close": (_glide(HIGH, LOW), _glide(FLAT, CLOSED), 2),
 }
 
 
-@dataclass(frozen=True)
-class Signer:
+class Signer(NamedTuple):
     """Who signs: everything that differs between signers and not between signs."""
 
     number: int
@@ -105,8 +96,7 @@ class Signer:
     background: tuple[int, int, int] = (180, 180, 180)
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """One clip to be drawn: what the annotation states, and the file's own frames."""
 
     video_id: str
@@ -167,7 +157,7 @@ def plan_clips(seed: int, clips_per_gloss: int) -> list[Clip]:
             # Dark clothes of any hue in front of a light wall.
             look = np.random.default_rng([seed, 3, int(video_id)])
             shirt, background = (tuple(int(v) for v in look.integers(*span, 3)) for span in ((30, 130), (120, 235)))
-            dressed = replace(signer, shirt=shirt, background=background)
+            dressed = signer._replace(shirt=shirt, background=background)
             clips.append(Clip(video_id, gloss, number, dressed, split_of[signer.number], fps, before, signed, after))
     return clips
 
@@ -211,17 +201,17 @@ def _movement(clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """
     there, back = rng.integers(clip.signed // 8, clip.signed // 4, 2)
     t = np.linspace(0, 1, clip.signed - there - back)
-    sign = SIGNS[clip.gloss]
-    wrist = sign.wrist(t) + rng.normal(0, 0.04, 2)
+    course, shapes, hands = SIGNS[clip.gloss]
+    wrist = course(t) + rng.normal(0, 0.04, 2)
     wrist = wrist.mean(0) + (wrist - wrist.mean(0)) * clip.signer.reach * rng.uniform(0.9, 1.1)
     up, down = _smooth(np.linspace(0, 1, there, endpoint=False)), _smooth(np.linspace(1, 0, back))
     here = np.concatenate([np.zeros(clip.before), up, np.ones(len(t)), down, np.zeros(clip.after)])[:, None]
     edges = (clip.before + there, clip.after + back)
-    wrist, stretch = (np.pad(v, (edges, (0, 0)), mode="edge") for v in (wrist, sign.stretch(t)))
+    wrist, stretch = (np.pad(v, (edges, (0, 0)), mode="edge") for v in (wrist, shapes(t)))
     moving = REST[0] + (wrist - REST[0]) * here
     shape = 0.5 + (np.clip(stretch + rng.normal(0, 0.05, 5), 0, 1) - 0.5) * here  # a hand at rest is half open
     direction = rng.normal(0, 0.12) + np.pi * (1 - here[:, 0])  # and points down
-    if sign.two_handed:
+    if hands == 2:
         other = moving * FLIP, -direction, shape
     else:
         other = np.broadcast_to(REST[1], moving.shape), np.full(len(here), np.pi), np.full_like(shape, 0.5)
@@ -319,7 +309,12 @@ def _write_clip(root: Path, clip: Clip, seed: int) -> None:
     rng = np.random.default_rng([seed, 2, int(clip.video_id)])
     folder = root / "keypoints" / clip.video_id
     folder.mkdir()
-    for number, people in enumerate(_detections(body, hands, rng), start=1):
+    lost = rng.random((len(body), 2)) < 0.06  # hands that the detector misses
+    bystander = rng.random() < 0.2
+    for number, (b, h, gone) in enumerate(zip(body, hands, lost, strict=True), start=1):
+        people = [_person(b, h, gone, rng)]
+        if bystander:
+            people.insert(int(rng.integers(2)), _person(b * 0.35 + (12, 8), h * 0.35, np.ones(2, bool), rng))
         (folder / f"image_{number:05d}_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))
 
 
@@ -331,19 +326,6 @@ def encode(path: Path, pictures: Iterable[np.ndarray], fps: int, size: tuple[int
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-
-
-def _detections(body: np.ndarray, hands: np.ndarray, rng: np.random.Generator) -> list[list[dict]]:
-    """What a detector would find in each frame: noisy joints, hands lost now and then, sometimes a bystander."""
-    lost = rng.random((len(body), 2)) < 0.06
-    bystander = rng.random() < 0.2
-    frames = []
-    for b, h, gone in zip(body, hands, lost, strict=True):
-        people = [_person(b, h, gone, rng)]
-        if bystander:
-            people.insert(int(rng.integers(2)), _person(b * 0.35 + (12, 8), h * 0.35, np.ones(2, bool), rng))
-        frames.append(people)
-    return frames
 
 
 def _person(body: np.ndarray, hands: np.ndarray, lost: np.ndarray, rng: np.random.Generator) -> dict:
@@ -359,7 +341,6 @@ def _person(body: np.ndarray, hands: np.ndarray, lost: np.ndarray, rng: np.rando
 
 
 def _write_annotations(folder: Path, clips: list[Clip]) -> None:
-    """Write WLASL_v0.3.json, nslt_<n>.json and wlasl_class_list.txt in WLASL's format."""
     glosses = list(SIGNS)
     records = [{"gloss": g, "instances": [_instance(c) for c in clips if c.gloss == g]} for g in glosses]
     (folder / "WLASL_v0.3.json").write_text(json.dumps(records, indent=1))
@@ -369,7 +350,6 @@ def _write_annotations(folder: Path, clips: list[Clip]) -> None:
 
 
 def _instance(clip: Clip) -> dict:
-    """One record of WLASL_v0.3.json."""
     start, end = clip.segment()
     x, y = clip.signer.neck
     reach = 1.75 * clip.signer.shoulders

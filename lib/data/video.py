@@ -25,7 +25,7 @@ DURATION_TOLERANCE = 0.9
 BAD_PACKETS_TOLERANCE = 0.05
 # Share of the box's longer side, added on each side: room for a hand that leaves the box.
 MARGIN = 0.1
-# area averages when shrinking; without the other two flags FFmpeg's fast conversion darkens by up to two levels.
+# area averages when shrinking; without the other flags FFmpeg's fast conversion darkens by up to two levels.
 SCALING = "area+accurate_rnd+full_chroma_int"
 
 
@@ -130,7 +130,6 @@ def square_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, image) as `frames_at` does; images are uint8 (size, size, 3) RGB, cropped as by `read_clip`.
 
-    FFmpeg crops and then scales by area, before any colour conversion.
     Raises StudyError as `probe` does, or when the box lies outside the image.
     """
     form = graph = None
@@ -172,7 +171,7 @@ def square(bbox: Box, width: int, height: int, margin: float = MARGIN) -> tuple[
     """Find the square around a box: x and y of its upper left corner and its side, in pixels, inside the image.
 
     The side is the box's longer side plus `margin` of it at both ends, at most the image's shorter side. The square is
-    centred on the box, shifted only as far as needed to stay inside the image, so nothing is ever padded.
+    centred on the box, but shifted to stay inside the image, so nothing is ever padded.
     Raises ValueError unless xmin < xmax and ymin < ymax within the image of `width` × `height` pixels.
     """
     low = np.clip(np.asarray(bbox[:2], float), 0, (width, height))
@@ -185,7 +184,7 @@ def square(bbox: Box, width: int, height: int, margin: float = MARGIN) -> tuple[
 
 
 def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size: int) -> av.filter.Graph:
-    """The filters that make images of frames like this one, before they are turned upright."""
+    """FFmpeg's filters for frames like this one: crop, then scale by area, then convert the colours."""
     width, height = _upright_size(frame)
     box, margin = ((0, 0, width, height), 0.0) if bbox is None else (bbox, margin)
     x, y, side = square(box, width, height, margin)

@@ -106,10 +106,7 @@ def film_strips(index: pd.DataFrame, count: int = 9) -> Figure:
 
 
 def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: str = "") -> Figure:
-    """Two strips of `count` frames for each row of an index: of the video with the signer's box, and of the store.
-
-    Both show the same moments, the middles of even spans of the signed segment. `folder` is the clip store.
-    """
+    """For each row of an index the same `count` moments of the video, with the signer's box, and of the clip store."""
     figure, axes = subplots(2 * len(clips), count, size=(1.1 * count, 2.4 * len(clips)), squeeze=False)
     for row, clip in enumerate(clips.to_dict("records")):
         pictures = list(frames(Path(clip["path"])))
@@ -210,7 +207,6 @@ def presence_over_time(poses: list[np.ndarray], layout: Layout, title: str, bins
     for part, where in layout.parts.items():
         seen = [clip[:, where, 2].any(1)[np.rint(when * (len(clip) - 1)).astype(int)] for clip in poses]
         axis.plot(when, np.mean(seen, axis=0), color=COLOURS[part], label=part)
-    axis.set(title=title, xlabel="time within the clip", ylabel="share of clips")
-    axis.set(xlim=(0, 1), ylim=(0, 1.02))
+    axis.set(title=title, xlabel="time within the clip", ylabel="share of clips", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(title="part")
     return figure

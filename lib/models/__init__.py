@@ -29,7 +29,7 @@ class Family:
         A model of such a family has an attribute `stages`, a list of layers or of lists of layers.
     weights: place of a function (model, path) that fills all but the classifier from published weights.
     published: place of the published costs by model name, see lib.models.cost.
-    pretraining: place of the class that pre-trains a model, made from (model, share, span, seed).
+    pretraining: place of the model that pre-trains one of the family: (model, share, span, seed).
     """
 
     name: str
@@ -149,11 +149,6 @@ def build(name: str, num_classes: int, clip: tuple[int, int, int] | None = None,
 def config_of(name: str) -> type[BaseModel]:
     """The configuration whose fields are the model's options. Raises StudyError for an unknown name."""
     return load(family_of(name).config)
-
-
-def configure(name: str, options: dict[str, Any]) -> BaseModel:
-    """Validate a model's options. Raises pydantic's ValidationError for an unknown or invalid one."""
-    return config_of(name).model_validate({**options, **({"size": size_of(name)} if size_of(name) else {})})
 
 
 def count_stages(name: str) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import snakemake.cli
 
-from lib.data.index import list_clips
+from lib.data.sources import list_clips
 from lib.paths import home
 from lib.recipes import read_recipe
 from lib.settings import StudyError

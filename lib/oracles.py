@@ -31,11 +31,10 @@ Results = dict[str, dict[str, Any]]  # by trial number, in the order in which th
 class _OneFile:
     """An oracle that writes no files of its own; its Shelf saves it."""
 
-    def save(self) -> None:
+    def _save_trial(self, *_: Trial) -> None:
         pass
 
-    def _save_trial(self, _trial: Trial) -> None:
-        pass
+    save = _save_trial
 
 
 class _Random(_OneFile, RandomSearchOracle):

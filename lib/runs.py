@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS, SIDES
 from lib.data.loaders import ClipBatches, PoseBatches, shorten, trim
 from lib.data.poses import PoseStore
-from lib.models import build, config_of, family_of, freeze, load, size_of
+from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
 from lib.models.weights import load_pretrained
 from lib.paths import replacing
@@ -214,7 +215,7 @@ class PoseRun(Run):
         place = family_of(self.config.model).pretraining
         if place is None:
             raise StudyError(f"recipe {self.recipe}: {self.config.model} cannot be pre-trained; remove 'pretrain'")
-        pretraining = load(place)(model, recipe.hidden, recipe.span, self.seed)
+        pretraining = resolve_name(place)(model, recipe.hidden, recipe.span, self.seed)
         pretraining(self.batches("train", recipe, vary=True, targets=False)[0][0])  # builds it
         return self._fit(pretraining, recipe, "pretrain", classify=False)
 

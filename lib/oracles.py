@@ -28,24 +28,7 @@ FACTOR = 3  # Hyperband keeps a third each time (Li et al. 2018, §3.6, recommen
 Results = dict[str, dict[str, Any]]  # by trial number, in the order in which the trials ended
 
 
-class _OneFile:
-    """An oracle that writes no files of its own; its Shelf saves it."""
-
-    def _save_trial(self, *_: Trial) -> None:
-        pass
-
-    save = _save_trial
-
-
-class _Random(_OneFile, RandomSearchOracle):
-    pass
-
-
-class _Hyperband(_OneFile, HyperbandOracle):
-    pass
-
-
-class _Bayesian(_OneFile, BayesianOptimizationOracle):
+class _Bayesian(BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Propose as Keras Tuner does, but with a random state that depends on the trial only.
 
@@ -73,19 +56,20 @@ def make_oracle(
     own = int(np.random.SeedSequence([seed, TUNERS.index(tuner)]).generate_state(1)[0])
     common |= {"seed": own, "max_consecutive_failed_trials": None}
     if tuner == "hyperband":
-        oracle = _Hyperband(max_epochs=epochs, factor=FACTOR, **common)
+        oracle = HyperbandOracle(max_epochs=epochs, factor=FACTOR, **common)
     elif tuner == "random":
-        oracle = _Random(max_trials=trials, **common)
+        oracle = RandomSearchOracle(max_trials=trials, **common)
     else:
         # Keras Tuner starts with three random trials per dimension, which would be all of a small search.
         first = min(3 * len(dimensions), max(2, trials // 2))
         oracle = _Bayesian(max_trials=trials, num_initial_points=first, **common)
     oracle.verbose = 0
+    oracle.save = oracle._save_trial = lambda *_: None  # its own files: Shelf saves it
     return oracle
 
 
 def hyperparameters(dimensions: dict[str, Dimension]) -> keras_tuner.HyperParameters:
-    """Convert a space to Keras Tuner's. Steps become choices, because its own lose the last one (0.5 // 0.1 is 4)."""
+    """A space in Keras Tuner's terms. Steps become choices, because its own lose the last one (0.5 // 0.1 is 4)."""
     space = keras_tuner.HyperParameters()
     for name, dimension in dimensions.items():
         if values := dimension.values():
@@ -101,7 +85,7 @@ def hyperband_cost(epochs: int) -> tuple[int, int]:
 
     A trial that is promoted resumes from its checkpoint and costs only the additional epochs.
     """
-    oracle = _Hyperband(objective=OBJECTIVE, max_epochs=epochs, factor=FACTOR, seed=1)
+    oracle = HyperbandOracle(objective=OBJECTIVE, max_epochs=epochs, factor=FACTOR, seed=1)
     trials = cost = 0
     for bracket in range(oracle._get_num_brackets()):
         done = 0

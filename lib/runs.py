@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from lib.data.augment import augment_poses
 from lib.data.clip_store import clip_path, read_clips_table
 from lib.data.index import missing_count, present, read_index
-from lib.data.layouts import LAYOUTS, SIDES
-from lib.data.loaders import ClipBatches, PoseBatches, shorten, trim
+from lib.data.layouts import LAYOUTS
+from lib.data.loaders import ClipBatches, PoseBatches, trim
 from lib.data.poses import PoseStore
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
@@ -39,17 +39,17 @@ def open_run(study: Study, name: str) -> Run:
 
 
 class Run:
-    """A run of a study: `open_run` opens one of the right kind.
+    """What PoseRun and ClipRun have in common; they add `batches`, `options` and `example`.
 
-    config: the recipe, whose name is `recipe`, with the study's changes. index: as `read_index` gives it. frames:
-    stored frames of each clip by video_id. folder: the checkpoints. report: histories, predictions and metrics.
+    config: the recipe, whose name is `recipe`, with the study's changes. index: as `read_index` returns it. frames:
+    number of frames by video_id. folder: the checkpoints. report: histories, predictions and metrics.
     """
 
     kind: type[PoseRecipe | ClipRecipe]
     frames: dict[str, int]
 
     def __init__(self, study: Study, name: str) -> None:
-        """Read the recipe and the index. Raises StudyError when one is missing or invalid."""
+        """Raise StudyError when the recipe, the index or a store is missing or invalid."""
         spec, self.seed = study.find_run(name)
         self.study, self.name, self.recipe = study, name, spec.recipe
         self.config = shortened(read_recipe(study.recipe_path(spec.recipe), spec.set), most_epochs())
@@ -75,18 +75,6 @@ class Run:
         ids = self.clips("train")["video_id"].tolist()
         return {"clips": ids, "frames": [self.frames[video_id] for video_id in ids]}
 
-    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> Batches:
-        """Batches of a split. `vary` shuffles and augments them for training; without `targets` they hold no labels."""
-        raise NotImplementedError
-
-    def example(self) -> np.ndarray:
-        """An input of one clip at the model's usual length, float32; its values mean nothing."""
-        raise NotImplementedError
-
-    def options(self) -> dict[str, Any]:
-        """What `lib.models.build` needs besides the model's name and the number of classes."""
-        raise NotImplementedError
-
     def build(self) -> keras.Model:
         """Build the untrained model from the run's seed. Raises StudyError naming an unknown or invalid option."""
         prepare(self.config.train, self.seed)
@@ -96,28 +84,42 @@ class Run:
             raise StudyError(f"recipe {self.recipe}, options: {explain(error, config_of(self.config.model))}") from None
 
     def pretrain(self, model: keras.Model) -> pd.DataFrame:
-        """Pre-train the model if the recipe asks for it. Returns the history, which is empty otherwise."""
-        return pd.DataFrame(columns=["epoch", "loss", "val_loss", "seconds"])
+        """Pre-train the model without labels if the recipe asks for it. Returns the history, otherwise empty."""
+        if recipe := getattr(self.config, "pretrain", None):
+            place = family_of(self.config.model).pretraining
+            if place is None:
+                raise StudyError(f"recipe {self.recipe}: {self.config.model} cannot be pre-trained; remove 'pretrain'")
+            model = resolve_name(place)(model, recipe.hidden, recipe.span, self.seed)
+            model(self.batches("train", recipe, vary=True, targets=False)[0][0])  # builds it
+        return self._fit(model, "pretrain", classify=False)
 
     def train(self, model: keras.Model, until: int | None = None) -> pd.DataFrame:
         """Train the model and restore the weights of the best validation epoch. Returns the history.
 
-        until: pause after this epoch; a later call resumes there. By default the training runs to its end.
+        Where the recipe asks for it, the head is trained on frozen features first; its epochs come first in the
+        history. until: pause after this epoch; a later call resumes there.
         """
-        return self._fit(model, self.config.train, "train", until=until)
+        if getattr(self.config, "head", None):
+            freeze(model, None)
+        head = self._fit(model, "head")
+        if not head.empty:
+            freeze(model, self.config.options.get("freeze", 0))
+        history = self._fit(model, "train", until=until)
+        history["epoch"] += len(head)
+        return history if head.empty else pd.concat([head, history], ignore_index=True)
 
-    def _fit(
-        self, model: keras.Model, recipe: Training, step: str, *, classify: bool = True, until: int | None = None
-    ) -> pd.DataFrame:
-        """Run one training in the folder <step>, and copy its history to the report."""
+    def _fit(self, model: keras.Model, step: str, *, classify: bool = True, until: int | None = None) -> pd.DataFrame:
+        """Run one training of the recipe in the folder <step>, and copy its history to the report."""
+        path = self.report / ("history.csv" if step == "train" else f"history-{step}.csv")
+        recipe = getattr(self.config, step, None)
+        if recipe is None:
+            path.unlink(missing_ok=True)  # of an earlier version of the recipe
+            return pd.DataFrame(columns=["epoch", "loss", "val_loss", "seconds"])
         train, val = (self.batches(name, recipe, vary=name == "train", targets=classify) for name in ("train", "val"))
         history = fit(model, recipe, train, val, self.open_folder(step), classify=classify, until=until)
-        self.report.mkdir(parents=True, exist_ok=True)
-        history.to_csv(self._history(step), index=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        history.to_csv(path, index=False)
         return history
-
-    def _history(self, step: str) -> Path:
-        return self.report / ("history.csv" if step == "train" else f"history-{step}.csv")
 
     def open_folder(self, step: str) -> Path:
         """Open the checkpoint folder of a training; checkpoints of another recipe or of other clips are deleted."""
@@ -144,7 +146,7 @@ class Run:
         return predictions
 
     def facts(self, model: keras.Model, split: str) -> dict[str, Any]:
-        """All that metrics.json says of the trained run besides its scores: RunFacts, and n_missing of the split."""
+        """What metrics.json says of the trained run besides its scores: RunFacts, and n_missing of the split."""
         histories = [pd.read_csv(path) for path in self.report.glob("history*.csv")]
         return {
             "n_missing": missing_count(self.index, split),
@@ -161,10 +163,6 @@ class Run:
             "epochs": sum(map(len, histories)),
         }
 
-    def _input(self) -> dict[str, Any]:
-        """The facts input, frames, size and weights."""
-        raise NotImplementedError
-
 
 class PoseRun(Run):
     """A run of a pose model. poses: by video_id, float32 (frames, joints, 3), without empty frames at the ends."""
@@ -172,7 +170,7 @@ class PoseRun(Run):
     kind = PoseRecipe
 
     def __init__(self, study: Study, name: str) -> None:
-        """Read the recipe, the index and the pose store. Raises StudyError when one is missing or invalid."""
+        """Read the pose store, too; see Run."""
         super().__init__(study, name)
         store = PoseStore.load(study.paths.poses)
         self.poses = dict(zip(store.video_id, map(trim, store.poses), strict=True))
@@ -180,20 +178,15 @@ class PoseRun(Run):
         self.layout = LAYOUTS[study.layout]
 
     def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> PoseBatches:
-        """Batches of poses; see Run."""
-        rows, augment = self.clips(split), self.config.augment
-        return PoseBatches(
-            [self.poses[video_id] for video_id in rows["video_id"]],
-            rows["label"].to_numpy() if targets else None,
-            len(self.glosses),
-            recipe.batch_size,
-            max_frames=self.config.max_frames,
-            vary=(lambda clip, other, rng: augment_poses(clip, augment, self.layout, rng, other)) if vary else None,
-            seed=self.seed,
-        )
+        """Batches of a split: with `vary` shuffled and augmented for training, with or without labels."""
+        rows, how = self.clips(split), self.config.augment
+        clips, labels = [self.poses[name] for name in rows["video_id"]], rows["label"].to_numpy() if targets else None
+        augment = (lambda clip, other, rng: augment_poses(clip, how, self.layout, rng, other)) if vary else None
+        sizes = {"batch_size": recipe.batch_size, "max_frames": self.config.max_frames}
+        return PoseBatches(clips, labels, len(self.glosses), vary=augment, seed=self.seed, **sizes)
 
     def options(self) -> dict[str, Any]:
-        """The recipe's options and the study's layout."""
+        """What `lib.models.build` needs besides name and classes: the recipe's options and the study's layout."""
         return {**self.config.options, "layout": self.study.layout}
 
     def example(self) -> np.ndarray:
@@ -206,31 +199,6 @@ class PoseRun(Run):
         frames = int(np.median(self.content()["frames"]))
         return {"input": self.study.layout, "frames": frames, "size": None, "weights": "scratch"}
 
-    def pretrain(self, model: keras.Model) -> pd.DataFrame:
-        """Pre-train the model on train without labels, validated on val; see Run."""
-        recipe = self.config.pretrain
-        if recipe is None:
-            self._history("pretrain").unlink(missing_ok=True)  # of an earlier version of the recipe
-            return super().pretrain(model)
-        place = family_of(self.config.model).pretraining
-        if place is None:
-            raise StudyError(f"recipe {self.recipe}: {self.config.model} cannot be pre-trained; remove 'pretrain'")
-        pretraining = resolve_name(place)(model, recipe.hidden, recipe.span, self.seed)
-        pretraining(self.batches("train", recipe, vary=True, targets=False)[0][0])  # builds it
-        return self._fit(pretraining, recipe, "pretrain", classify=False)
-
-    def attention(self, model: keras.Model, video_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """Attention of the classification token to the frames of one clip.
-
-        Returns float32 (depth, heads, frames), where frames that share a token have the same weight, and bool
-        (frames,), whether a hand is detected.
-        """
-        clip = shorten(self.poses[video_id], self.config.max_frames)
-        scores = keras.ops.convert_to_numpy(model.attention(clip[None]))[0, :, :, 0, 1:]
-        by_frame = np.repeat(scores.astype(np.float32), model.config.stride, axis=-1)[..., : len(clip)]
-        hands = np.logical_or(*(clip[:, self.layout.parts[side], 2].any(1) for side in SIDES))
-        return by_frame, hands
-
 
 class ClipRun(Run):
     """A run of an RGB model, on the clip store."""
@@ -238,27 +206,21 @@ class ClipRun(Run):
     kind = ClipRecipe
 
     def __init__(self, study: Study, name: str) -> None:
-        """Read the recipe, the index and the clip store's table. Raises StudyError when one is missing or invalid."""
+        """Read the clip store's table, too; see Run."""
         super().__init__(study, name)
         stored = read_clips_table(study)
         self.frames = dict(zip(stored["video_id"], stored["frames"].tolist(), strict=True))
 
     def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> ClipBatches:
-        """Batches of clips; see Run."""
-        rows = self.clips(split)
-        return ClipBatches(
-            [clip_path(self.study.paths.clips, video_id) for video_id in rows["video_id"]],
-            rows["label"].to_numpy() if targets else None,
-            len(self.glosses),
-            recipe.batch_size,
-            frames=self.config.frames,
-            size=self.config.size,
-            vary=self.config.augment if vary else None,
-            seed=self.seed,
-        )
+        """Batches of a split; see PoseRun."""
+        rows, augment = self.clips(split), self.config.augment if vary else None
+        clips = [clip_path(self.study.paths.clips, video_id) for video_id in rows["video_id"]]
+        labels = rows["label"].to_numpy() if targets else None
+        sizes = {"batch_size": recipe.batch_size, "frames": self.config.frames, "size": self.config.size}
+        return ClipBatches(clips, labels, len(self.glosses), vary=augment, seed=self.seed, **sizes)
 
     def options(self) -> dict[str, Any]:
-        """The recipe's options, and frames, height and width of its clips."""
+        """What `lib.models.build` needs: the recipe's options, and frames, height and width of its clips."""
         return {**self.config.options, "clip": self.example().shape[1:4]}
 
     def example(self) -> np.ndarray:
@@ -266,41 +228,21 @@ class ClipRun(Run):
         return np.zeros((1, self.config.frames, self.config.size, self.config.size, 3), np.float32)
 
     def _input(self) -> dict[str, Any]:
-        return {
-            "input": "RGB differences" if self.config.options.get("differences") else "RGB",
-            "frames": self.config.frames,
-            "size": self.config.size,
-            "weights": self.config.weights or "scratch",
-        }
+        seen = "RGB differences" if self.config.options.get("differences") else "RGB"
+        weights = self.config.weights or "scratch"
+        return {"input": seen, "frames": self.config.frames, "size": self.config.size, "weights": weights}
 
     def build(self) -> keras.Model:
-        """Build the model, with the recipe's published weights below the head; see Run.
-
-        Raises StudyError, saying what to do, when these are not available.
-        """
+        """Build the model with the recipe's published weights. Raises StudyError when these are not available."""
         model = super().build()
         if self.config.weights:
             load_pretrained(model, self.config.model, self.config.weights)
         return model
 
-    def train(self, model: keras.Model, until: int | None = None) -> pd.DataFrame:
-        """Train the new head on frozen features first if the recipe asks for it, then all that is not to stay frozen.
-
-        Returns one history, the epochs of the head first; see Run.
-        """
-        if self.config.head is None:
-            self._history("head").unlink(missing_ok=True)  # of an earlier version of the recipe
-            return super().train(model, until)
-        freeze(model, None)
-        head = self._fit(model, self.config.head, "head")
-        freeze(model, self.config.options.get("freeze", 0))
-        history = super().train(model, until)
-        return pd.concat([head, history.assign(epoch=history["epoch"] + len(head))], ignore_index=True)
-
     def show(self, split: str, count: int = 4, *, vary: bool = False) -> tuple[np.ndarray, list[str]]:
-        """The first clips of a split as the model reads them, and their glosses.
+        """First clips of a split as the model reads them, float32 (count, frames, size, size, 3), and their glosses.
 
-        Clips are float32 (count, frames, size, size, 3); with `vary` the first ones of a training, augmented.
+        With `vary` they are the first ones of a training, augmented.
         """
         recipe = self.config.train.model_copy(update={"batch_size": count})
         clips, targets = self.batches(split, recipe, vary=vary)[0]

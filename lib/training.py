@@ -64,12 +64,8 @@ class RAdam(keras.optimizers.Adam):
 
 def make_optimizer(recipe: Training, steps: int) -> keras.optimizers.Optimizer:
     """Make the recipe's optimiser for a training of `steps` batches."""
-    common = {
-        "learning_rate": Schedule(recipe, steps),
-        "global_clipnorm": recipe.clip_norm,
-        "use_ema": recipe.average is not None,
-        "ema_momentum": recipe.average or 0.99,
-    }
+    common = {"learning_rate": Schedule(recipe, steps), "global_clipnorm": recipe.clip_norm}
+    common |= {"use_ema": recipe.average is not None, "ema_momentum": recipe.average or 0.99}
     if recipe.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(weight_decay=recipe.weight_decay, **common)
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
@@ -133,28 +129,22 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    model.compile(
-        make_optimizer(recipe, recipe.epochs * len(train)),
-        loss=loss if classify else None,
-        metrics=["accuracy"] if classify else None,
-        jit_compile=False,  # XLA takes nine times as long for a step of MoViNet on a CPU
-    )
+    labelled = {"loss": loss, "metrics": ["accuracy"]} if classify else {}
+    # XLA takes nine times as long for a step of MoViNet on a CPU.
+    model.compile(make_optimizer(recipe, recipe.epochs * len(train)), jit_compile=False, **labelled)
     monitor = "val_accuracy" if classify else "val_loss"
     epoch = _resume(model, folder / LAST, len(train))
-    progress = Progress(recipe, train, folder, monitor, epoch)
+    callbacks = [Progress(recipe, train, folder, monitor, epoch), keras.callbacks.TerminateOnNaN(raise_error=True)]
+    callbacks += [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]  # MoViNet's is too large
+    if recipe.average is not None:
+        callbacks += [keras.callbacks.SwapEMAWeights()]  # after Progress, which saves the averaged weights
     if not patience_is_over(read_history(folder / "history.csv"), monitor, recipe.early_stopping):
         model.fit(
             feed(train),
             validation_data=feed(val),
             initial_epoch=epoch,
             epochs=min(until or recipe.epochs, recipe.epochs),
-            callbacks=[
-                progress,
-                # After Progress, which saves the averaged weights before they are swapped back.
-                *([keras.callbacks.SwapEMAWeights()] if recipe.average is not None else []),
-                keras.callbacks.TerminateOnNaN(raise_error=True),
-                keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False),  # MoViNet's is too large
-            ],
+            callbacks=callbacks,
             verbose=0,
             shuffle=False,  # the batches shuffle themselves
         )
@@ -236,18 +226,15 @@ class Progress(keras.callbacks.Callback):
         history = pd.DataFrame(self.rows)
         with replacing(self.folder / "history.csv") as partial:
             history.to_csv(partial, index=False)
-        self._print(history)
         if patience_is_over(history, self.monitor, self.recipe.early_stopping):
             self.model.stop_training = True
         _save_weights(self.model, self.folder / LAST)
-
-    def _print(self, history: pd.DataFrame) -> None:
-        epoch, epochs = len(history), self.recipe.epochs
-        if epoch % max(1, epochs // REPORTS) == 0 or epoch == epochs:
-            left = (epochs - epoch) * history["seconds"].tail(5).mean() / 60
+        every, left = max(1, self.recipe.epochs // REPORTS), self.recipe.epochs - epoch - 1
+        if (epoch + 1) % every == 0 or not left:
             values = history.drop(columns=["epoch", "seconds"]).iloc[-1]
             line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-            print(f"epoch {epoch}/{epochs}  {line}  {left:.1f} min left", flush=True)
+            minutes = left * history["seconds"].tail(5).mean() / 60
+            print(f"epoch {epoch + 1}/{self.recipe.epochs}  {line}  {minutes:.1f} min left", flush=True)
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:

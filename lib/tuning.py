@@ -14,7 +14,6 @@ import hashlib
 import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,10 @@ from lib.study import RunSpec, Study, load_study
 from lib.training import read_history
 
 FAILURES = 3  # in a row end the search; Keras Tuner's default
-ATTEMPTS = 3  # at one epoch; a trial that has ended its process as often has failed
+ATTEMPTS = 3  # at one epoch; a trial that has killed its process as often has failed
 PAUSE = 2.0  # seconds that an idle worker waits before it asks again
 FACTS = ["tuner", "trial", "status", "val_accuracy", "val_loss", "best_epoch", "until", "epochs", "seconds"]
-TREES, FOLDS, SHUFFLES = 100, 5, 10  # of `importance`
-ENOUGH = 10  # trials per setting for a reliable `importance`
+TREES, FOLDS, SHUFFLES, ENOUGH = 100, 5, 10, 10  # of `importance`; ENOUGH trials per setting make it reliable
 
 
 class Search:
@@ -57,23 +55,23 @@ class Search:
         self.space = read_space(self.spec).dimensions(count_stages(self.spec.model()))
         self.fixed = {**self.spec.set, **self.spec.trial}
         for key, dimension in self.space.items():
-            for value in dimension.ends():
-                self._check(key, value)
+            self._check(key, *dimension.ends())
         self.run = self.open_run({}, self.folder)
         self.epochs = self.run.config.train.epochs  # the most of a trial
         self.trials = self.spec.trials or -(-hyperband_cost(self.epochs)[1] // self.epochs)
         self.shelves = {tuner: self._open_shelf(tuner) for tuner in self.spec.tuners}
 
-    def _check(self, key: str, value: Any) -> None:
-        """Raise StudyError if the recipe or the model does not know a setting or does not allow this value."""
-        where = f"search {self.spec.name}, space '{self.spec.space}', {key} = {value!r}"
-        try:
-            config = read_recipe(self.spec.recipe, {**self.fixed, key: value})
-            configure(config.model, config.options)
-        except StudyError as error:
-            raise StudyError(f"{where}: {error}") from None
-        except ValidationError as error:
-            raise StudyError(f"{where}: options: {explain(error, config_of(config.model))}") from None
+    def _check(self, key: str, *values: Any) -> None:
+        """Raise StudyError if the recipe or the model does not know a setting or does not allow a value."""
+        for value in values:
+            where = f"search {self.spec.name}, space '{self.spec.space}', {key} = {value!r}"
+            try:
+                config = read_recipe(self.spec.recipe, {**self.fixed, key: value})
+                configure(config.model, config.options)
+            except StudyError as error:
+                raise StudyError(f"{where}: {error}") from None
+            except ValidationError as error:
+                raise StudyError(f"{where}: options: {explain(error, config_of(config.model))}") from None
 
     def open_run(self, values: dict[str, Any], folder: Path) -> Run:
         """Open the training of a trial: a run of the recipe with these settings, with all its files in `folder`."""
@@ -93,8 +91,9 @@ class Search:
             "clips": hashlib.sha256(clips.encode()).hexdigest()[:16],
         }
         _refuse_change(self.folder / tuner / "search.json", identity, self.spec.name)
-        make = partial(make_oracle, tuner, self.space, self.trials, self.epochs, self.spec.seed)
-        return Shelf(self.folder / tuner, make)
+        return Shelf(
+            self.folder / tuner, lambda: make_oracle(tuner, self.space, self.trials, self.epochs, self.spec.seed)
+        )
 
     def results(self, tuner: str) -> Results:
         """Results of a tuner's trials by trial number, in the order in which they ended."""
@@ -166,8 +165,7 @@ class Search:
             f"{best['tuner']}, trial {best['trial']},\n#   {best['val_accuracy']:.2%} validation top-1 within "
             f"{best['until']} epochs. Written by notebook 09; the next search overwrites it.\n"
         )
-        path = self.study.recipe_path(self.spec.name)
-        with replacing(path) as partial:
+        with replacing(path := self.study.recipe_path(self.spec.name)) as partial:
             partial.write_text(comment + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return path
 

@@ -117,20 +117,20 @@ def calibration_curve(calibration: pd.DataFrame, error: float) -> Figure:
     return figure
 
 
-def attention_over_time(attention: np.ndarray, hands: np.ndarray, title: str = "") -> Figure:
+def attention_over_time(scores: np.ndarray, hands: np.ndarray, stride: int = 1, title: str = "") -> Figure:
     """Attention of the classification token to the frames of a clip: one row per head, grouped by layer.
 
-    attention: float (layers, heads, frames), >= 0. hands: bool (frames,), whether a hand is detected; a strip below.
-    Raises ValueError when the shapes do not agree.
+    scores: of `Spobet.attention` for one clip, float (layers, heads, 1 + tokens, 1 + tokens), a token for `stride`
+    frames. hands: bool (frames,), whether a hand is detected, a strip below. Raises ValueError when the shapes differ.
     """
-    if attention.ndim != 3 or hands.shape != attention.shape[2:]:
-        raise ValueError(f"need (layers, heads, frames) and (frames,), got {attention.shape} and {hands.shape}")
-    layers, heads, frames = attention.shape
+    (layers, heads), frames = scores.shape[:2], len(hands)
+    tokens = scores[:, :, 0, 1:].astype(np.float32).reshape(layers * heads, -1)
+    rows = np.repeat(tokens, stride, axis=1)[:, :frames]
+    if rows.shape[1] < frames:
+        raise ValueError(f"{tokens.shape[1]} tokens of {stride} frames do not cover {frames} frames")
     ratio = [layers * heads, 1.5]
     figure, (top, strip) = subplots(2, 1, size=(8, 1.8 + 0.16 * layers * heads), sharex=True, height_ratios=ratio)
-    image = top.imshow(
-        attention.reshape(layers * heads, frames), aspect="auto", cmap="rocket_r", vmin=0, interpolation="nearest"
-    )
+    image = top.imshow(rows, aspect="auto", cmap="rocket_r", vmin=0, interpolation="nearest")
     figure.colorbar(image, ax=top, label="attention")
     top.hlines(np.arange(1, layers) * heads - 0.5, -0.5, frames - 0.5, color="grey", linewidth=1)
     top.set_yticks(np.arange(layers) * heads + (heads - 1) / 2, [f"layer {layer + 1}" for layer in range(layers)])

@@ -29,6 +29,7 @@ class Family:
         `stages` lists them from the input on, each a layer or a list of layers.
     weights: function (model, path) that loads published weights into all but the classifier.
     published: table of published costs by model, see lib.models.cost.
+    pretraining: class (model, share, span, seed) that pre-trains a model.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Family:
     stages: int | str | None = None
     weights: str | None = None
     published: str | None = None
+    pretraining: str | None = None
 
     @property
     def models(self) -> list[str]:
@@ -85,6 +87,7 @@ _ROWS = (
         config="lib.models.spobet:SpobetConfig",
         kind="poses",
         notebook="08_spobet",
+        pretraining="lib.models.spobet:MaskedFrames",
     ),
     Family(
         "x3d",

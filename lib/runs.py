@@ -14,10 +14,10 @@ import pandas as pd
 from pydantic import ValidationError
 
 from lib.data.augment import augment_poses
-from lib.data.clip_store import clip_path, read_clips_table
+from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import ClipBatches, PoseBatches, trim
+from lib.data.loaders import Batches, ClipBatches, PoseBatches, trim
 from lib.data.poses import PoseStore
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
@@ -29,8 +29,6 @@ from lib.settings import StudyError, explain
 from lib.study import Study
 from lib.training import compute_in_float32, fit, prepare
 
-Batches = PoseBatches | ClipBatches
-
 
 def open_run(study: Study, name: str) -> Run:
     """Open a run as the kind that its model asks for. Raises StudyError when its recipe or its clips are missing."""
@@ -39,7 +37,7 @@ def open_run(study: Study, name: str) -> Run:
 
 
 class Run:
-    """What PoseRun and ClipRun have in common; they add `batches`, `options` and `example`.
+    """What PoseRun and ClipRun have in common; they add `options` and `example`.
 
     config: the recipe, whose name is `recipe`, with the study's changes. index: as `read_index` returns it. frames:
     number of frames by video_id. folder: the checkpoints. report: histories, predictions and metrics.
@@ -74,6 +72,12 @@ class Run:
         """Identify the training clips: their ids and numbers of frames."""
         ids = self.clips("train")["video_id"].tolist()
         return {"clips": ids, "frames": [self.frames[video_id] for video_id in ids]}
+
+    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> Batches:
+        """Batches of a split: with `vary` shuffled and augmented for training, with or without labels."""
+        rows = self.clips(split)
+        labels = rows["label"].to_numpy() if targets else None
+        return self._batches(rows["video_id"], labels, len(self.glosses), recipe.batch_size, vary=vary)
 
     def build(self) -> keras.Model:
         """Build the untrained model from the run's seed. Raises StudyError naming an unknown or invalid option."""
@@ -177,13 +181,12 @@ class PoseRun(Run):
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
         self.layout = LAYOUTS[study.layout]
 
-    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> PoseBatches:
-        """Batches of a split: with `vary` shuffled and augmented for training, with or without labels."""
-        rows, how = self.clips(split), self.config.augment
-        clips, labels = [self.poses[name] for name in rows["video_id"]], rows["label"].to_numpy() if targets else None
-        augment = (lambda clip, other, rng: augment_poses(clip, how, self.layout, rng, other)) if vary else None
-        sizes = {"batch_size": recipe.batch_size, "max_frames": self.config.max_frames}
-        return PoseBatches(clips, labels, len(self.glosses), vary=augment, seed=self.seed, **sizes)
+    def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> PoseBatches:
+        def augment(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            return augment_poses(clip, self.config.augment, self.layout, rng, other)
+
+        clips, longest = [self.poses[video_id] for video_id in ids], self.config.max_frames
+        return PoseBatches(clips, *data, max_frames=longest, vary=augment if vary else None, seed=self.seed)
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs besides name and classes: the recipe's options and the study's layout."""
@@ -208,16 +211,12 @@ class ClipRun(Run):
     def __init__(self, study: Study, name: str) -> None:
         """Read the clip store's table, too; see Run."""
         super().__init__(study, name)
-        stored = read_clips_table(study)
-        self.frames = dict(zip(stored["video_id"], stored["frames"].tolist(), strict=True))
+        self.frames = stored_frames(study)
 
-    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> ClipBatches:
-        """Batches of a split; see PoseRun."""
-        rows, augment = self.clips(split), self.config.augment if vary else None
-        clips = [clip_path(self.study.paths.clips, video_id) for video_id in rows["video_id"]]
-        labels = rows["label"].to_numpy() if targets else None
-        sizes = {"batch_size": recipe.batch_size, "frames": self.config.frames, "size": self.config.size}
-        return ClipBatches(clips, labels, len(self.glosses), vary=augment, seed=self.seed, **sizes)
+    def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> ClipBatches:
+        clips = [clip_path(self.study.paths.clips, video_id) for video_id in ids]
+        frames, size, augment = self.config.frames, self.config.size, self.config.augment if vary else None
+        return ClipBatches(clips, *data, frames=frames, size=size, vary=augment, seed=self.seed)
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs: the recipe's options, and frames, height and width of its clips."""

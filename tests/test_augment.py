@@ -1,4 +1,4 @@
-"""What each augmentation varies and what it keeps."""
+"""What each augmentation of poses and of RGB clips changes and what it keeps."""
 
 import numpy as np
 import pytest
@@ -6,30 +6,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lib.data.augment import (
-    PoseAugment,
-    affine_matrix,
-    align,
-    augment_poses,
-    centre,
-    drop_frames,
-    drop_hand,
-    jitter,
-    mirror,
-    resample,
-    shift_hands,
-    splice,
-    spread,
-    transform,
-    turn_hands,
-    vary_space,
-    vary_time,
-)
+from lib.data.augment import ClipAugment, PoseAugment, _view_matrix, augment_clip, augment_poses, resample, resize
 from lib.data.layouts import LAYOUTS
 
 OPENPOSE = LAYOUTS["openpose-54"]
 LEFT, RIGHT, BODY = (OPENPOSE.parts[part] for part in ("left", "right", "body"))
-EVERYTHING = PoseAugment(
+ALL_OF_POSES = PoseAugment(
     rotation=13, scale=0.2, shear=0.1, shift=0.1, noise=0.02, mirror=0.5, warp=0.3, speed=0.2, crop=0.2,
     frame_dropout=0.3, hand_dropout=0.5, splice=0.5, hand_rotation=15, hand_scale=0.2, hand_shear=0.1,
 )  # fmt: skip
@@ -47,6 +29,27 @@ def clip_of(frames=20, layout=OPENPOSE, missing=0.2, seed=1):
     return np.concatenate([draw.uniform(50, 200, (*present.shape[:2], 2)) * present, present], -1, dtype=np.float32)
 
 
+def augmented(clip, seed=0, layout=OPENPOSE, other=None, **how):
+    """The clip with these augmentations alone."""
+    return augment_poses(clip, PoseAugment(**how), layout, rng(seed), other)
+
+
+def centre(clip):
+    """Mean position of the present joints."""
+    return clip[clip[..., 2] > 0][:, :2].mean(0)
+
+
+def spread(clip):
+    """Root mean square distance of the present joints from their centre."""
+    return np.sqrt(((clip[clip[..., 2] > 0][:, :2] - centre(clip)) ** 2).sum(-1).mean())
+
+
+def linear_map(before, after):
+    """The (2, 2) matrix that maps the joints of one clip, relative to their centre, to those of another."""
+    here, there = (joined(clip).astype(float) - centre(clip) for clip in (before, after))
+    return np.linalg.lstsq(here, there, rcond=None)[0].T
+
+
 def joined(clip):
     """Positions of the present joints, (n, 2)."""
     return clip[clip[..., 2] > 0][:, :2]
@@ -61,43 +64,42 @@ def distances(points):
 
 def test_rotation_keeps_all_distances_and_the_centre():
     clip = clip_of(4)
-    turned = transform(clip, affine_matrix(30, 0, 0, rng()))
+    turned = augmented(clip, rotation=30)
     assert np.abs(turned - clip).max() > 1
     np.testing.assert_allclose(distances(joined(turned)), distances(joined(clip)), rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(centre(turned), centre(clip), rtol=1e-5)
 
 
 def test_rotation_is_drawn_from_the_whole_range_in_degrees():
-    matrices = [affine_matrix(13, 0, 0, rng(seed)) for seed in range(300)]
+    clip = clip_of(4)
+    matrices = [linear_map(clip, augmented(clip, seed, rotation=13)) for seed in range(300)]
     angles = np.degrees([np.arctan2(m[1, 0], m[0, 0]) for m in matrices])
-    assert -13 <= angles.min() < -12
-    assert 12 < angles.max() <= 13
+    assert -13.01 <= angles.min() < -12
+    assert 12 < angles.max() <= 13.01
 
 
 def test_scale_stretches_each_axis_about_the_centre_and_keeps_ratios_along_it():
     clip = clip_of(4)
-    matrix = affine_matrix(0, 0.3, 0, rng())
-    assert matrix[0, 1] == matrix[1, 0] == 0
-    factors = np.diag(matrix)
-    assert (np.abs(factors - 1) <= 0.3).all()
-    assert factors[0] != factors[1]
-    moved = joined(transform(clip, matrix)) - centre(clip)
+    scaled = augmented(clip, scale=0.3)
+    factors = np.diag(linear_map(clip, scaled))
+    assert (np.abs(factors - 1) <= 0.3 + 1e-5).all()
+    assert abs(factors[0] - factors[1]) > 0.01
+    moved = joined(scaled) - centre(clip)
     np.testing.assert_allclose(moved, (joined(clip) - centre(clip)) * factors, rtol=1e-3, atol=1e-3)
 
 
 def test_shear_keeps_areas_and_heights():
     clip = clip_of(4)
-    matrix = affine_matrix(0, 0, 0.5, rng())
-    assert np.linalg.det(matrix) == pytest.approx(1)
-    sheared = transform(clip, matrix)
+    sheared = augmented(clip, shear=0.5)
+    assert np.linalg.det(linear_map(clip, sheared)) == pytest.approx(1, abs=1e-4)
     np.testing.assert_allclose(sheared[..., 1], clip[..., 1], rtol=1e-4)
     assert np.abs(sheared[..., 0] - clip[..., 0]).max() > 1
 
 
 def test_shift_moves_each_hand_as_a_whole_and_leaves_the_body():
     clip = clip_of(missing=0)
-    moved = shift_hands(clip, 10.0, OPENPOSE, rng()) - clip
-    assert not moved[:, BODY].any()
+    moved = augmented(clip, shift=0.2) - clip
+    np.testing.assert_allclose(moved[:, BODY], 0, atol=1e-3)
     for hand in (LEFT, RIGHT):
         np.testing.assert_allclose(moved[:, hand, :2], np.broadcast_to(moved[0, hand.start, :2], (20, 21, 2)),
                                    atol=1e-3)  # fmt: skip
@@ -106,8 +108,8 @@ def test_shift_moves_each_hand_as_a_whole_and_leaves_the_body():
 
 def test_hands_turn_about_their_wrists_by_one_map_each_and_the_body_stays():
     clip = clip_of(missing=0)
-    turned = turn_hands(clip, PoseAugment(hand_rotation=90), OPENPOSE, rng(3))
-    np.testing.assert_array_equal(turned[:, BODY], clip[:, BODY])
+    turned = augmented(clip, 3, hand_rotation=90)
+    np.testing.assert_allclose(turned[:, BODY], clip[:, BODY], atol=1e-3)
     angles = []
     for hand in (LEFT, RIGHT):
         before, after = (c[:, hand, :2] - c[:, hand][:, :1, :2] for c in (clip, turned))
@@ -123,7 +125,7 @@ def test_hands_stretch_from_their_wrists_within_the_asked_share():
     clip = clip_of(missing=0)
     ratios = []
     for seed in range(50):
-        grown = turn_hands(clip, PoseAugment(hand_scale=0.2), OPENPOSE, rng(seed))
+        grown = augmented(clip, seed, hand_scale=0.2)
         after, before = (c[:, LEFT, :2][:, 1:] - c[:, LEFT, :2][:, :1] for c in (grown, clip))
         ratio = (after * before).sum((0, 1)) / (before**2).sum((0, 1))
         np.testing.assert_allclose(after, before * ratio, atol=1e-2)
@@ -135,15 +137,15 @@ def test_hands_stretch_from_their_wrists_within_the_asked_share():
 def test_a_hand_without_a_wrist_is_not_turned_in_that_frame():
     clip = clip_of(missing=0)
     clip[3, LEFT.start] = 0
-    turned = turn_hands(clip, PoseAugment(hand_rotation=90), OPENPOSE, rng(3))
-    np.testing.assert_array_equal(turned[3, LEFT], clip[3, LEFT])
+    turned = augmented(clip, 3, hand_rotation=90)
+    np.testing.assert_allclose(turned[3, LEFT], clip[3, LEFT], atol=1e-3)
     assert np.abs(turned[4, LEFT] - clip[4, LEFT]).max() > 1
 
 
 def test_noise_has_the_asked_deviation_is_independent_and_keeps_the_mean():
     clip = clip_of(200, missing=0)
-    added = (jitter(clip, 2.0, rng()) - clip)[..., :2]
-    assert added.std() == pytest.approx(2.0, rel=0.02)
+    added = (augmented(clip, noise=0.04) - clip)[..., :2]
+    assert added.std() == pytest.approx(0.04 * spread(clip), rel=0.02)
     assert added.mean() == pytest.approx(0, abs=0.05)
     neighbours = np.corrcoef(added[:-1].ravel(), added[1:].ravel())[0, 1]
     assert abs(neighbours) < 0.03
@@ -152,7 +154,7 @@ def test_noise_has_the_asked_deviation_is_independent_and_keeps_the_mean():
 @every_layout
 def test_mirror_reflects_and_swaps_left_with_right(layout):
     clip = clip_of(5, layout, missing=0.3)
-    flipped = mirror(clip, layout)
+    flipped = augmented(clip, layout=layout, mirror=1)
     for left, right in layout.pairs:
         np.testing.assert_allclose(flipped[:, left, 1:], clip[:, right, 1:], rtol=1e-5)
         np.testing.assert_array_equal(flipped[:, right, 2], clip[:, left, 2])
@@ -163,33 +165,33 @@ def test_mirror_reflects_and_swaps_left_with_right(layout):
 def test_mirror_keeps_joints_of_the_middle_in_their_place_on_the_axis():
     clip = clip_of(5)
     nose = OPENPOSE.joints.index("nose")
-    np.testing.assert_array_equal(mirror(clip, OPENPOSE)[:, nose, 2], clip[:, nose, 2])
+    np.testing.assert_array_equal(augmented(clip, mirror=1)[:, nose, 2], clip[:, nose, 2])
 
 
 @every_layout
 def test_mirror_twice_is_the_clip_itself(layout):
     clip = clip_of(5, layout)
-    np.testing.assert_allclose(mirror(mirror(clip, layout), layout), clip, rtol=1e-4, atol=1e-3)
+    twice = augmented(augmented(clip, layout=layout, mirror=1), layout=layout, mirror=1)
+    np.testing.assert_allclose(twice, clip, rtol=1e-4, atol=1e-3)
 
 
 def test_mirror_keeps_the_length_of_every_bone():
     clip = clip_of(5, missing=0)
     a, b = np.array(OPENPOSE.edges).T
     lengths = [np.sort(np.linalg.norm(c[:, a, :2] - c[:, b, :2], axis=-1), axis=1)
-               for c in (clip, mirror(clip, OPENPOSE))]  # fmt: skip
+               for c in (clip, augmented(clip, mirror=1))]  # fmt: skip
     np.testing.assert_allclose(lengths[1], lengths[0], rtol=1e-4)
 
 
 def test_space_leaves_a_clip_without_joints_alone():
     empty = np.zeros((3, 54, 3), np.float32)
-    np.testing.assert_array_equal(vary_space(empty, EVERYTHING, OPENPOSE, rng()), empty)
+    np.testing.assert_array_equal(augmented(empty, rotation=13, shift=0.1, noise=0.1, hand_scale=0.2), empty)
 
 
 def test_strength_goes_by_the_size_of_the_signer_and_not_by_the_unit():
     clip = clip_of(missing=0)
     larger = clip * [2, 2, 1]
-    how = PoseAugment(shift=0.2, noise=0.05)
-    a, b = (vary_space(c.astype(np.float32), how, OPENPOSE, rng()) for c in (clip, larger))
+    a, b = (augmented(c.astype(np.float32), shift=0.2, noise=0.05) for c in (clip, larger))
     np.testing.assert_allclose(b[..., :2], 2 * a[..., :2], rtol=1e-4)
 
 
@@ -205,20 +207,20 @@ def straight(frames):
 
 @given(seed=st.integers(0, 1000), frames=st.integers(1, 60), warp=st.floats(0, 0.9))
 def test_warp_keeps_order_length_and_both_ends(seed, frames, warp):
-    times = vary_time(straight(frames), PoseAugment(warp=warp), rng(seed))[:, 0, 0]
+    times = augmented(straight(frames), seed, warp=warp, probability=0)[:, 0, 0]
     assert len(times) == frames
     assert (np.diff(times) > 0).all()
     assert times[[0, -1]].tolist() == pytest.approx([0, frames - 1], abs=1e-4)
 
 
 def test_warp_changes_the_speed_inside():
-    times = vary_time(straight(41), PoseAugment(warp=0.6), rng(1))[:, 0, 0]
+    times = augmented(straight(41), 1, warp=0.6, probability=0)[:, 0, 0]
     assert np.abs(times - np.arange(41)).max() > 1
 
 
 @given(seed=st.integers(0, 1000), frames=st.integers(1, 60), crop=st.floats(0, 0.9))
 def test_crop_keeps_a_stretch_at_the_same_speed(seed, frames, crop):
-    times = vary_time(straight(frames), PoseAugment(crop=crop), rng(seed))[:, 0, 0]
+    times = augmented(straight(frames), seed, crop=crop, probability=0)[:, 0, 0]
     assert len(times) >= max(1, int((1 - crop) * frames))
     assert times[0] >= 0
     assert times[-1] <= frames - 1
@@ -229,13 +231,13 @@ def test_crop_keeps_a_stretch_at_the_same_speed(seed, frames, crop):
 
 
 def test_crop_cuts_at_either_end():
-    kept = [vary_time(straight(60), PoseAugment(crop=0.5), rng(seed))[:, 0, 0] for seed in range(50)]
+    kept = [augmented(straight(60), seed, crop=0.5, probability=0)[:, 0, 0] for seed in range(50)]
     assert max(times[0] for times in kept) > 10
     assert min(times[-1] for times in kept) < 49
 
 
 def test_speed_changes_the_length_both_ways_and_keeps_the_ends():
-    varied = [vary_time(straight(50), PoseAugment(speed=0.2), rng(seed))[:, 0, 0] for seed in range(100)]
+    varied = [augmented(straight(50), seed, speed=0.2, probability=0)[:, 0, 0] for seed in range(100)]
     lengths = [len(times) for times in varied]
     assert 40 <= min(lengths) < 43
     assert 57 < max(lengths) <= 60
@@ -257,7 +259,7 @@ def test_hand_dropout_loses_one_hand_over_one_stretch_and_nothing_else():
     clip = clip_of(missing=0)
     stretches, hands = [], set()
     for seed in range(60):
-        lost = ~drop_hand(clip, OPENPOSE, rng(seed))[..., 2].astype(bool)
+        lost = ~augmented(clip, seed, hand_dropout=1, probability=0)[..., 2].astype(bool)
         assert not lost[:, BODY].any()
         assert not (lost[:, LEFT].any() and lost[:, RIGHT].any())
         hands.add("left" if lost[:, LEFT].any() else "right")
@@ -274,7 +276,7 @@ def test_frame_dropout_loses_whole_frames_up_to_its_share_and_keeps_the_others()
     clip = clip_of(1000, missing=0)
     shares = []
     for seed in range(40):
-        dropped = drop_frames(clip, 0.4, rng(seed))
+        dropped = augmented(clip, seed, frame_dropout=0.4, probability=0)
         lost = ~dropped.any((1, 2))
         np.testing.assert_array_equal(dropped[~lost], clip[~lost])
         shares.append(lost.mean())
@@ -286,24 +288,33 @@ def test_frame_dropout_loses_whole_frames_up_to_its_share_and_keeps_the_others()
 # --- Splicing ------------------------------------------------------------------------------------------------
 
 
+def aligned(other, clip):
+    """The other clip as it is spliced into this one: where all frames are taken from it."""
+    for seed in range(2000):
+        mixed = augmented(clip, seed, splice=1, probability=0, other=other)
+        if not (mixed == clip)[..., :2].all((1, 2)).any() and (mixed != clip)[:, BODY].any((1, 2)).all():
+            return mixed
+    raise AssertionError("no seed takes the whole clip")
+
+
 def test_aligned_clip_has_the_length_centre_and_spread_of_the_other():
     clip, to = clip_of(31, missing=0, seed=3), clip_of(20, missing=0, seed=4)
-    to = transform(to, 2 * np.eye(2))
-    aligned = align(clip, to)
-    assert len(aligned) == 20
-    np.testing.assert_allclose(centre(aligned), centre(to), atol=1e-3)
+    to[..., :2] *= 2
+    taken = aligned(clip, to)
+    assert len(taken) == 20
+    np.testing.assert_allclose(centre(taken), centre(to), atol=1e-2)
     # Resampling draws the frames together a little before the ratio of spreads is taken.
     resampled = resample(clip, np.linspace(0, 30, 20))
-    np.testing.assert_allclose(spread(aligned) / spread(to), 1, rtol=1e-3)
+    np.testing.assert_allclose(spread(taken) / spread(to), 1, rtol=1e-3)
     assert spread(resampled) != pytest.approx(spread(to), rel=0.1)
 
 
 def test_splice_takes_one_hand_or_one_end_of_the_other_clip_and_the_rest_of_this_one():
     clip, other = clip_of(20, missing=0, seed=5), clip_of(20, missing=0, seed=6)
-    aligned, kinds = align(other, clip), set()
+    whole, kinds = aligned(other, clip), set()
     for seed in range(40):
-        mixed = splice(clip, other, OPENPOSE, rng(seed))
-        foreign = (mixed == aligned).all(-1) & (mixed != clip).any(-1)
+        mixed = augmented(clip, seed, splice=1, probability=0, other=other)
+        foreign = (mixed == whole).all(-1) & (mixed != clip).any(-1)
         np.testing.assert_array_equal(mixed[~foreign], clip[~foreign])
         whole_frames = foreign.all(1)
         if foreign[:, LEFT].all() and not foreign[:, RIGHT].any() and not foreign[:, BODY].any():
@@ -321,9 +332,9 @@ def test_a_clip_of_one_joint_has_no_size_to_bring_to_that_of_another():
     one = np.zeros((1, 54, 3), np.float32)
     one[0, 3] = [417.3, 291.7, 1]
     to = clip_of(6, missing=0, seed=1)
-    aligned = align(one, to)
-    np.testing.assert_allclose(aligned[:, 3, :2], np.broadcast_to(to[..., :2].mean((0, 1)), (6, 2)), rtol=1e-4)
-    assert not aligned[:, [0, 1, 53]].any()
+    taken = aligned(one, to)
+    np.testing.assert_allclose(taken[:, 3, :2], np.broadcast_to(to[..., :2].mean((0, 1)), (6, 2)), rtol=1e-4)
+    assert not taken[:, [0, 1, 53]].any()
 
 
 def test_without_another_clip_nothing_is_spliced():
@@ -340,7 +351,7 @@ def test_without_another_clip_nothing_is_spliced():
 def test_whatever_is_drawn_the_result_is_a_clip_and_missing_stays_without_coordinates(seed, frames, missing):
     clip = clip_of(frames, missing=missing, seed=seed)
     before = clip.copy()
-    varied = augment_poses(clip, EVERYTHING, OPENPOSE, rng(seed), clip_of(7, missing=missing, seed=seed + 1))
+    varied = augment_poses(clip, ALL_OF_POSES, OPENPOSE, rng(seed), clip_of(7, missing=missing, seed=seed + 1))
     assert varied.dtype == np.float32
     assert varied.shape[1:] == (54, 3)
     assert 1 <= len(varied) <= np.ceil(frames * 1.2)
@@ -382,7 +393,7 @@ def test_probability_0_switches_space_off_but_not_time():
 
 def test_the_same_generator_state_gives_the_same_clip():
     clip = clip_of()
-    a, b, c = (augment_poses(clip, EVERYTHING, OPENPOSE, rng(seed)) for seed in (5, 5, 6))
+    a, b, c = (augment_poses(clip, ALL_OF_POSES, OPENPOSE, rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(a, b)
     assert a.shape != c.shape or not np.array_equal(a, c)
 
@@ -393,8 +404,147 @@ def test_wrong_or_unknown_settings_are_refused(wrong):
         PoseAugment(**wrong)
 
 
-def test_spread_is_the_root_mean_square_distance_from_the_centre():
+def test_strength_is_in_units_of_the_root_mean_square_distance_from_the_centre():
     clip = np.zeros((1, 54, 3), np.float32)
-    clip[0, :2] = [[0, 0, 1], [6, 8, 1]]
-    assert spread(clip) == pytest.approx(5)
-    np.testing.assert_array_equal(centre(clip), [3, 4])
+    clip[0, :2] = [[0, 0, 1], [6, 8, 1]]  # 5 from their centre
+    moved = [augmented(clip, seed, noise=0.2)[0, :2, :2] - clip[0, :2, :2] for seed in range(4000)]
+    assert np.std(moved) == pytest.approx(0.2 * 5, rel=0.05)
+
+
+# --- RGB clips -----------------------------------------------------------------------------------------------
+
+
+ALL_OF_CLIPS = ClipAugment(
+    jitter=1, crop=0.4, rotation=30, flip=0.5, brightness=0.2, contrast=0.3, saturation=0.5, tint=0.2
+)
+SIDE = 64
+
+
+def scene(seed=0):
+    """A smooth picture without symmetry, so that any change of place or colour shows."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    phase = rng(seed).uniform(0, 1, 3)
+    waves = np.stack([np.sin(2 * (x * 2 + y) + phase[0]), np.cos(3 * x * y + phase[1]), np.sin(4 * y + phase[2])], -1)
+    return (120 + 60 * waves).astype(np.uint8)
+
+
+def images_of(frames=4):
+    return [scene(seed) for seed in range(frames)]
+
+
+def difference(one, other):
+    return np.abs(one.astype(int) - other.astype(int)).max()
+
+
+def test_nothing_is_varied_in_clips_by_default():
+    clip = images_of()
+    assert difference(augment_clip(clip, SIDE, ClipAugment(), rng()), np.stack(clip)) <= 1
+    assert difference(augment_clip(clip, 48, ClipAugment(), rng()), resize(clip, 48)) <= 2
+
+
+@pytest.mark.parametrize("field", ClipAugment.model_fields)
+def test_each_setting_alone_changes_pixels_except_the_choice_of_frames(field):
+    how = ClipAugment(**{field: 0.9 if field != "rotation" else 20.0})
+    changed = [difference(augment_clip(images_of(1), SIDE, how, rng(s)), np.stack(images_of(1))) > 3 for s in range(8)]
+    assert any(changed) == (field != "jitter")
+
+
+@pytest.mark.parametrize("setting", [{"flip": 1.5}, {"crop": 1.0}, {"rotation": -1.0}, {"blur": 1.0}])
+def test_settings_of_clips_out_of_range_or_unknown_are_refused(setting):
+    with pytest.raises(ValidationError):
+        ClipAugment(**setting)
+
+
+@settings(max_examples=80)
+@given(seed=st.integers(0, 10**6), size=st.integers(8, 96), frames=st.integers(1, 5))
+def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
+    still = augment_clip([scene()] * frames, size, ALL_OF_CLIPS, rng(seed))
+    assert still.shape == (frames, size, size, 3)
+    assert still.dtype == np.uint8
+    assert (still == still[0]).all()
+
+
+@settings(max_examples=80)
+@given(seed=st.integers(0, 10**6))
+def test_rotation_and_crop_bring_in_no_black(seed):
+    bright = [np.full((SIDE, SIDE, 3), 200, np.uint8)]
+    how = ClipAugment(rotation=180, crop=0.5, flip=0.5)
+    assert (augment_clip(bright, 48, how, rng(seed)) == 200).all()
+
+
+@settings(max_examples=80)
+@given(seed=st.integers(0, 10**6))
+def test_the_same_generator_state_gives_the_same_images(seed):
+    one, two = (augment_clip(images_of(2), 40, ALL_OF_CLIPS, rng(seed)) for _ in range(2))
+    assert np.array_equal(one, two)
+
+
+def test_flip_mirrors_left_and_right_exactly():
+    clip = images_of()
+    mirrored = augment_clip(clip, SIDE, ClipAugment(flip=1), rng())
+    assert difference(mirrored, np.stack(clip)[:, :, ::-1]) <= 1
+
+
+def test_without_flip_left_stays_left():
+    half = np.zeros((SIDE, SIDE, 3), np.uint8)
+    half[:, : SIDE // 2] = 200
+    for seed in range(30):
+        varied = augment_clip([half], SIDE, ALL_OF_CLIPS.model_copy(update={"flip": 0.0}), rng(seed))[0].astype(float)
+        assert varied[:, : SIDE // 4].mean() > varied[:, -SIDE // 4 :].mean()
+
+
+@settings(max_examples=200)
+@given(seed=st.integers(0, 10**6), crop=st.floats(0, 0.95), size=st.integers(1, 300))
+def test_crop_stays_inside_the_image_and_keeps_at_least_the_share_asked(seed, crop, size):
+    matrix = _view_matrix(SIDE, size, ClipAugment(crop=crop), rng(seed))
+    low, high = (matrix @ [at, at, 1] for at in (-0.5, size - 0.5))  # the outer edges of the first and last pixel
+    assert (low >= -0.5 - 1e-6).all()
+    assert (high <= SIDE - 0.5 + 1e-6).all()
+    assert (1 - crop) * SIDE - 1e-6 <= high[0] - low[0] <= SIDE + 1e-6
+
+
+def test_crop_reaches_every_corner_of_the_image():
+    starts = [_view_matrix(100, 100, ClipAugment(crop=0.5), rng(seed))[:, 2] for seed in range(500)]
+    assert np.min(starts, 0).max() < 2
+    assert np.max(starts, 0).min() > 35
+
+
+def test_rotation_turns_about_the_middle():
+    how = ClipAugment(rotation=90)
+    for seed in range(10):
+        matrix = _view_matrix(SIDE, SIDE, how, rng(seed))
+        middle = (SIDE - 1) / 2
+        assert np.allclose(matrix @ [middle, middle, 1], middle)
+        assert np.allclose(matrix[:, :2] @ matrix[:, :2].T, np.eye(2))
+
+
+def recoloured(images, seed, **how):
+    """The images with these variations of colour alone, uint8 (frames, side, side, 3)."""
+    return augment_clip(images, len(images[0]), ClipAugment(**how), rng(seed))
+
+
+def test_brightness_adds_and_contrast_keeps_mid_grey():
+    grey = np.full((1, 4, 4, 3), 128, np.uint8)
+    for seed in range(20):
+        assert difference(recoloured(grey, seed, contrast=0.9), grey) <= 1
+        brighter = recoloured(grey, seed, brightness=0.2)
+        assert np.ptp(brighter) == 0
+        assert difference(brighter, grey) <= 0.2 * 255 + 1
+
+
+def test_saturation_keeps_the_brightness_of_every_pixel():
+    clip = np.stack(images_of())
+    luma = [0.299, 0.587, 0.114]
+    for seed in range(10):
+        varied = recoloured(clip, seed, saturation=0.5)
+        inside = ((varied > 0) & (varied < 255)).all(-1)
+        assert inside.mean() > 0.5
+        assert np.abs((varied @ luma - clip @ luma)[inside]).max() < 1.5
+
+
+def test_colours_beyond_the_range_are_cut_and_do_not_wrap():
+    light = np.full((1, 4, 4, 3), 250, np.uint8)
+    for clip, end in ((light, 255), (255 - light, 0)):
+        values = {int(recoloured(clip, seed, brightness=0.5)[0, 0, 0, 0]) for seed in range(100)}
+        assert end in values
+        assert max(abs(value - int(clip[0, 0, 0, 0])) for value in values) <= 0.5 * 255 + 1

@@ -13,7 +13,7 @@ from helpers import CLIPS, GLOSSES, RECIPE, clip_of
 
 import lib.models
 import lib.runs
-from lib.data.clip_store import build_clips, write_clips_table
+from lib.data.clip_store import build_clips
 from lib.data.loaders import PoseBatches
 from lib.evaluation import write_metrics
 from lib.figures.runs import attention_over_time
@@ -359,7 +359,7 @@ def clip_study(study, recipes):
     for number, (path, label) in enumerate(zip(index["path"], index["label"], strict=True)):
         write_coloured_video(path, np.zeros(3) if number == 13 else 60 + 100 * np.eye(3)[label])
     index.to_parquet(study.paths.index)
-    write_clips_table(build_clips(index, study.paths.clips, size=64, workers=1), study)
+    build_clips(index, study.paths.clips, size=64, workers=1).to_parquet(study.paths.clips_table, index=False)
     return study
 
 

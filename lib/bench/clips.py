@@ -24,8 +24,7 @@ import pandas as pd
 
 from lib.bench.report import compare, machine, versions, write
 from lib.bench.sides import Side, alternate
-from lib.data.sample import encode, joints_of, plan_clips
-from lib.data.signer import SIZE, draw
+from lib.data.sample import SIZE, draw, encode, joints_of, plan_clips
 
 CLIPS, FRAMES, SIDE, BATCH, CLASSES = 12, 20, 224, 4, 100
 DRAWN = [(SIZE, SIZE)]

@@ -1,17 +1,15 @@
-"""Which hand is which: MediaPipe's two slots carry no handedness and may change places from frame to frame.
+"""Which hand is which: MediaPipe's two slots carry no handedness and may swap from frame to frame.
 
-Each frame with hands is in one of two states, as found or swapped. The best sequence of states (Viterbi)
-moves each hand as little as possible, lets as few hands as possible appear and vanish, and agrees with what
-tells a right hand: it lies towards the left of the image, and its fingers curl towards a right hand's palm.
+Each frame with hands is in one of two states, as found or swapped. The best sequence of states (Viterbi) moves each
+hand as little as possible, lets as few hands as possible appear and vanish, and agrees with two cues for a right hand:
+it lies towards the left of the image, and its fingers curl towards a right hand's palm.
 
-Measured with a nearest-neighbour classifier (24 frames, no training, each of the 913 train and val clips of
-WLASL100 against the others): 28 % as found, 33 % ordered by position in each frame, 35 % like this.
+Measured with a nearest-neighbour classifier (24 frames, no training, each of the 913 train and val clips of WLASL100
+against the others): 28 % as found, 33 % ordered by position in each frame, 35 % with this method.
 
-The first frames of a clip may show the hands of the video before it. Nothing tells them apart: jumps between
-neighbouring frames are hardly more frequent there (2.1 % of steps, 1.4 % elsewhere). They are kept.
+The first frames of a clip may show the hands of the preceding video. Nothing gives them away: jumps between successive
+frames are hardly more frequent there (2.1 % of steps, 1.4 % elsewhere). They are kept.
 """
-
-from __future__ import annotations
 
 import numpy as np
 
@@ -19,7 +17,7 @@ MISSING = -1.0
 TWIN = 0.1  # two hands closer than this share of their size are one hand found twice
 JUMP = 0.3  # a movement between two frames costs at most this (in image widths)
 APPEAR = 0.2  # cost of a hand that appears or vanishes
-POSITION, CURL = 0.3, 0.1  # weights of the two signs of a right hand, per frame
+POSITION, CURL = 0.3, 0.1  # weights of the two cues for a right hand, per frame
 
 WRIST, INDEX, MIDDLE, LITTLE = 0, 5, 9, 17
 KNUCKLES, TIPS = [5, 9, 13, 17], [8, 12, 16, 20]
@@ -28,48 +26,19 @@ KNUCKLES, TIPS = [5, 9, 13, 17], [8, 12, 16, 20]
 def order_hands(landmarks: np.ndarray) -> np.ndarray:
     """Put the two hands of every frame in the order left, right (the signer's own).
 
-    landmarks: float (frames, 2, 21, 3): x, y in [0, 1] of the image, z; -1 = missing. The result does not
-    depend on the order of the two slots in any frame. Where both slots hold the same hand one is kept.
+    landmarks: float (frames, 2, 21, 3): x, y in [0, 1] of the image, z; -1 = missing. The result does not depend on the
+    order of the slots in any frame. Where both slots contain the same hand, one is kept.
     Returns float32 (frames, 42, 3): x, y, present; x = y = 0 where missing.
     """
-    hands = drop_twins(_sort(np.asarray(landmarks, np.float32)))
+    hands = _drop_twins(_sorted(np.asarray(landmarks, np.float32)))
     present = _present(hands)
     seen = np.flatnonzero(present.any(1))
     swap = seen[_best_states(hands[seen], present[seen])]
     hands[swap] = hands[swap, ::-1]
-    poses = hands.copy()
-    poses[..., 2] = 1
-    poses[~_present(hands)] = 0
-    return poses.reshape(len(hands), 42, 3)
-
-
-def drop_twins(hands: np.ndarray) -> np.ndarray:
-    """Where the two slots (frames, 2, 21, 3) hold one hand, found twice, mark the second missing.
-
-    That is: the mean distance between corresponding joints is below a tenth of the hands' size. It concerns
-    1 in 60 frames with two hands of the WLASL archive.
-    """
-    apart = np.linalg.norm(hands[:, 0, :, :2] - hands[:, 1, :, :2], axis=-1).mean(-1)
-    size = np.linalg.norm(np.ptp(hands[..., :2], axis=2), axis=-1).mean(-1)
-    twin = (apart <= TWIN * size) & _present(hands).all(1)
-    hands = hands.copy()
-    hands[twin, 1] = MISSING
-    return hands
-
-
-def right_handed(hands: np.ndarray) -> np.ndarray:
-    """How far the fingers curl towards a right hand's palm: (..., 21, 3) -> (...), in lengths of the palm.
-
-    The normal of wrist, index and little knuckle points out of the palm of one hand and of the back of the
-    other; fingers bend towards the palm. Positive = right, in [-1, 1]. In WLASL frames with two hands side by
-    side it agrees with their places for 4 of 5 hands: one sign among several, not a rule.
-    """
-    index, little = (hands[..., joint, :] - hands[..., WRIST, :] for joint in (INDEX, LITTLE))
-    normal = np.cross(index, little)
-    normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-6
-    curl = (hands[..., TIPS, :] - hands[..., KNUCKLES, :]).mean(-2)
-    palm = np.linalg.norm(hands[..., MIDDLE, :] - hands[..., WRIST, :], axis=-1) + 1e-6
-    return np.clip((curl * normal).sum(-1) / palm, -1, 1)
+    present[swap] = present[swap, ::-1]
+    hands[..., 2] = 1
+    hands[~present] = 0
+    return hands.reshape(len(hands), 42, 3)
 
 
 def _present(hands: np.ndarray) -> np.ndarray:
@@ -77,12 +46,25 @@ def _present(hands: np.ndarray) -> np.ndarray:
     return (hands[..., :2] != MISSING).all((2, 3))
 
 
-def _sort(hands: np.ndarray) -> np.ndarray:
-    """An order of the two slots that depends on their content alone: by the first value that differs."""
+def _sorted(hands: np.ndarray) -> np.ndarray:
+    """Sort the slots by content alone: by the first value that differs."""
     difference = (hands[:, 0] - hands[:, 1]).reshape(len(hands), -1)
     first = (difference != 0).argmax(1)
     larger = np.take_along_axis(difference, first[:, None], 1)[:, 0] > 0
     return np.where(larger[:, None, None, None], hands[:, ::-1], hands)
+
+
+def _drop_twins(hands: np.ndarray) -> np.ndarray:
+    """Mark the second slot (frames, 2, 21, 3) missing where both contain the same hand.
+
+    That is, where the mean distance between corresponding joints is below a tenth of the hands' size: in 1 of 60 frames
+    with two hands in the WLASL archive.
+    """
+    apart = np.linalg.norm(hands[:, 0, :, :2] - hands[:, 1, :, :2], axis=-1).mean(-1)
+    size = np.linalg.norm(np.ptp(hands[..., :2], axis=2), axis=-1).mean(-1)
+    hands = hands.copy()
+    hands[(apart <= TWIN * size) & _present(hands).all(1), 1] = MISSING
+    return hands
 
 
 def _best_states(hands: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -90,9 +72,8 @@ def _best_states(hands: np.ndarray, present: np.ndarray) -> np.ndarray:
     if not len(hands):
         return np.zeros(0, bool)
     static = _static_costs(hands, present)
-    moving = _moving_costs(hands, present)
     cost, origin = static[0], []
-    for here, between in zip(static[1:], moving, strict=True):
+    for here, between in zip(static[1:], _moving_costs(hands, present), strict=True):
         total = cost[:, None] + between  # (state before, state now)
         origin.append(total.argmin(0))
         cost = total.min(0) + here
@@ -103,12 +84,26 @@ def _best_states(hands: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def _static_costs(hands: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """What speaks against each state in a frame by itself: float (frames, 2 states)."""
+    """Cost of each state of a frame by itself: float (frames, 2 states)."""
     x = hands[..., 0].mean(-1)
-    rightness = POSITION * (0.5 - x) + CURL * right_handed(hands)
-    rightness = np.where(present, rightness, 0)
+    rightness = np.where(present, POSITION * (0.5 - x) + CURL * _right_handed(hands), 0)
     as_found = rightness[:, 0] - rightness[:, 1]  # slot 0 is taken for left, slot 1 for right
     return np.stack([as_found, -as_found], 1)
+
+
+def _right_handed(hands: np.ndarray) -> np.ndarray:
+    """How far the fingers curl towards a right hand's palm: (..., 21, 3) -> (...) in [-1, 1], in lengths of the palm.
+
+    The normal of wrist, index and little knuckle points out of the palm of one hand and out of the back of the other;
+    fingers bend towards the palm. Positive = right. In WLASL frames with two hands side by side it agrees with their
+    positions for 4 of 5 hands: a cue, not a rule.
+    """
+    index, little = (hands[..., joint, :] - hands[..., WRIST, :] for joint in (INDEX, LITTLE))
+    normal = np.cross(index, little)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-6
+    curl = (hands[..., TIPS, :] - hands[..., KNUCKLES, :]).mean(-2)
+    palm = np.linalg.norm(hands[..., MIDDLE, :] - hands[..., WRIST, :], axis=-1) + 1e-6
+    return np.clip((curl * normal).sum(-1) / palm, -1, 1)
 
 
 def _moving_costs(hands: np.ndarray, present: np.ndarray) -> np.ndarray:

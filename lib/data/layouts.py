@@ -1,6 +1,5 @@
 """Keypoint layouts as data: the joints, the bones between them, and which joints mirror each other."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,13 +22,12 @@ ARM_BONES = (("right_wrist", "right_hand_wrist"), ("left_wrist", "left_hand_wris
 
 @dataclass(frozen=True)
 class Layout:
-    """One set of joints.
+    """One set of joints; left and right are the signer's own.
 
-    joints: names, in the order of a pose array's second axis.
+    joints: names, in the order of the second axis of poses.
     edges: bones, as pairs of joint numbers.
-    pairs: (left, right) joint numbers that change places in a mirror; each joint of a side is in one.
-    parts: where each part lies on the joint axis: "left" and "right" hand, and "body" where there is one.
-    Left and right are the signer's own.
+    pairs: (left, right) joint numbers that a mirror swaps; each joint of a side is in one pair.
+    parts: the slice of the joint axis of each part: "left" and "right" hand, and "body" if there is one.
     """
 
     name: str
@@ -39,33 +37,26 @@ class Layout:
     parts: dict[str, slice]
 
 
-def _hand(side: str) -> tuple[str, ...]:
-    """The 21 joints of a hand in the order of OpenPose and of MediaPipe: wrist, then finger by finger."""
-    return (f"{side}_hand_wrist", *(f"{side}_{finger}_{n}" for finger in FINGERS for n in range(1, 5)))
-
-
-def _hand_bones(side: str) -> list[tuple[str, str]]:
-    chains = [[f"{side}_hand_wrist", *(f"{side}_{finger}_{n}" for n in range(1, 5))] for finger in FINGERS]
-    return [bone for chain in chains for bone in pairwise(chain)]
-
-
-def _layout(name: str, parts: dict[str, tuple[str, ...]], bones: Iterable[tuple[str, str]]) -> Layout:
+def _layout(name: str, parts: dict[str, tuple[str, ...]], bones: list[tuple[str, str]]) -> Layout:
     joints = tuple(joint for names in parts.values() for joint in names)
     number = {joint: i for i, joint in enumerate(joints)}
-    ends = [number[names[-1]] + 1 for names in parts.values()]
-    slices = {part: slice(end - len(parts[part]), end) for part, end in zip(parts, ends, strict=True)}
-    lefts = [joint for joint in joints if joint.startswith("left_")]
     return Layout(
         name=name,
         joints=joints,
         edges=tuple((number[a], number[b]) for a, b in bones),
-        pairs=tuple((number[left], number[left.replace("left_", "right_", 1)]) for left in lefts),
-        parts=slices,
+        pairs=tuple((number[j], number[j.replace("left_", "right_", 1)]) for j in joints if j.startswith("left_")),
+        parts={part: slice(number[names[0]], number[names[-1]] + 1) for part, names in parts.items()},
     )
 
 
-_HANDS = {side: _hand(side) for side in SIDES}
-_HAND_BONES = [bone for side in SIDES for bone in _hand_bones(side)]
+# Each finger is a chain from the wrist. A hand has 21 joints in the order of OpenPose and of MediaPipe: wrist, then
+# finger by finger.
+_CHAINS = {
+    side: [[f"{side}_hand_wrist", *(f"{side}_{finger}_{n}" for n in range(1, 5))] for finger in FINGERS]
+    for side in SIDES
+}
+_HANDS = {side: (chains[0][0], *(joint for chain in chains for joint in chain[1:])) for side, chains in _CHAINS.items()}
+_HAND_BONES = [bone for chains in _CHAINS.values() for chain in chains for bone in pairwise(chain)]
 
 LAYOUTS: dict[str, Layout] = {
     "openpose-54": _layout("openpose-54", {"body": BODY, **_HANDS}, [*BODY_BONES, *ARM_BONES, *_HAND_BONES]),

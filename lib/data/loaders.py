@@ -1,10 +1,14 @@
-"""Batches of pose clips: length-bucketed, padded as little as possible, the same for the same seed and epoch."""
+"""Batches of poses and of stored clips for `fit`, `predict` and `evaluate`.
 
-from __future__ import annotations
+With `vary` (training), clips are shuffled and augmented anew in each epoch, with random numbers that depend only on
+the seed, the epoch and the batch or clip: a training that resumes at an epoch sees what it would have seen. Without it
+(evaluation), batches hold the clips in the order given, unchanged.
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,186 +17,155 @@ from lib.data.augment import ClipAugment, augment_clip, resample, resize
 from lib.data.clip_store import read_stored
 from lib.data.video import sample_frames
 
-# A clip, another one of the same gloss (without labels: the clip itself), random numbers -> the clip, varied.
+# A clip, another clip of the same gloss (without labels: the clip itself), random numbers -> the augmented clip.
 Vary = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+AHEAD = 2  # batches prepared while another is in use
 
 
-class PoseBatches(keras.utils.PyDataset):
-    """What `fit`, `predict` and `evaluate` read: poses float32 (batch, frames, joints, 3) and one-hot labels.
-
-    Clips of similar length share a batch, so little is padded; the padding is frames without joints, which every
-    model masks. With `vary` (training) clips are shuffled and varied anew in each epoch, drawing from
-    (seed, epoch, batch): an interrupted training that starts again at an epoch sees what it would have seen.
-    Without it (evaluation) the order is that of the clips given.
-    """
+class Batches(keras.utils.PyDataset):
+    """What both kinds share: order, epochs and targets. A subclass reads the clips of a batch in `_read`."""
 
     def __init__(
         self,
-        clips: list[np.ndarray],
+        clips: Sequence[np.ndarray] | Sequence[Path],
         labels: np.ndarray | None,
         num_classes: int,
         batch_size: int,
         *,
-        max_frames: int,
-        vary: Vary | None = None,
+        vary: Vary | ClipAugment | None = None,
         seed: int = 0,
         epoch: int = 0,
-        pad_to: int = 8,
     ) -> None:
-        """Hold the clips, each (frames, joints, 3), and their labels (n,) or None for prediction.
+        """Take n clips and their labels (n,), or None for prediction. Raises ValueError for an empty list.
 
-        Clips longer than `max_frames` are resampled to that length. Raises ValueError for an empty list.
-        """
-        super().__init__()
-        if not clips:
-            raise ValueError("no clips to make batches of")
-        self.clips = clips
-        self.targets = None if labels is None else np.eye(num_classes, dtype=np.float32)[labels]
-        numbers = np.arange(len(clips))
-        self.alike = numbers[:, None] if labels is None else [np.flatnonzero(labels == label) for label in labels]
-        self.batch_size, self.max_frames, self.pad_to = batch_size, max_frames, pad_to
-        self.vary, self.seed, self.epoch = vary, seed, epoch
-        self.lengths = np.array([len(clip) for clip in clips])
-        self.order = self._order()
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        rows = self.order[number]
-        rng = np.random.default_rng([self.seed, self.epoch, number])
-        poses = pad([self._clip(row, rng) for row in rows], self.pad_to)
-        return (poses,) if self.targets is None else (poses, self.targets[rows])
-
-    def on_epoch_end(self) -> None:
-        """Go on to the next epoch; keras calls this."""
-        self.set_epoch(self.epoch + 1)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the order, and the variations, of this epoch."""
-        self.epoch = epoch
-        self.order = self._order()
-
-    def _clip(self, row: int, rng: np.random.Generator) -> np.ndarray:
-        clip = self.clips[row]
-        if self.vary is not None:
-            clip = self.vary(clip, self.clips[rng.choice(self.alike[row])], rng)
-        return shorten(clip, self.max_frames)
-
-    def _order(self) -> list[np.ndarray]:
-        if self.vary is None:
-            return _split(np.arange(len(self.clips)), self.batch_size)
-        rng = np.random.default_rng([self.seed, self.epoch])
-        # Sorted by a jittered length: like with like in a batch, yet other neighbours in every epoch.
-        jittered = self.lengths * rng.uniform(0.8, 1.25, len(self.lengths))
-        batches = _split(np.argsort(jittered), self.batch_size)
-        return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:
-    """Resample a clip evenly to `max_frames` when it is longer."""
-    return clip if len(clip) <= max_frames else resample(clip, np.linspace(0, len(clip) - 1, max_frames))
-
-
-def trim(clip: np.ndarray) -> np.ndarray:
-    """Cut off leading and trailing frames without any joint; a clip without joints becomes one empty frame."""
-    seen = np.flatnonzero(clip[..., 2].any(1))
-    return clip[seen[0] : seen[-1] + 1] if len(seen) else clip[:1]
-
-
-def pad(clips: list[np.ndarray], multiple: int) -> np.ndarray:
-    """Stack clips (frames_i, joints, 3), padded with missing frames to the longest, rounded up to `multiple`."""
-    longest = max(map(len, clips))
-    batch = np.zeros((len(clips), -(-longest // multiple) * multiple, *clips[0].shape[1:]), np.float32)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = clip
-    return batch
-
-
-def _split(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-AHEAD = 2  # batches made while another is in use
-
-
-class ClipBatches(keras.utils.PyDataset):
-    """What `fit`, `predict` and `evaluate` read: float32 (batch, frames, size, size, 3) in [0, 1], one-hot labels.
-
-    With `vary` (training) clips are shuffled and varied anew in each epoch, drawing from (seed, epoch, clip): an
-    interrupted training that starts again at an epoch sees what it would have seen. Without it (evaluation) the order
-    is that of the clips given, with the middle frames and the whole image.
-    Threads make the next AHEAD batches while one is in use (keras' own workers may hand on batches of the epoch
-    before). No more than these are ever in memory.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[Path],
-        labels: np.ndarray | None,
-        num_classes: int,
-        batch_size: int,
-        *,
-        frames: int = 20,
-        size: int = 224,
-        vary: ClipAugment | None = None,
-        seed: int = 0,
-        epoch: int = 0,
-        threads: int = 2,
-    ) -> None:
-        """Take the paths of stored clips (n,) and their labels (n,), or None for prediction.
-
-        Raises ValueError for an empty list; reading a batch raises StudyError when one of its clips cannot be read.
+        A batch is (clips,) or, with labels, (clips, one-hot targets), all float32.
         """
         super().__init__()
         if not len(clips):
             raise ValueError("no clips to make batches of")
-        self.clips = [Path(path) for path in clips]
+        self.clips, self.batch_size, self.vary, self.seed = clips, batch_size, vary, seed
+        self.labels = labels
         self.targets = None if labels is None else np.eye(num_classes, dtype=np.float32)[labels]
-        self.batch_size, self.frames, self.size = batch_size, frames, size
-        self.vary, self.seed = vary, seed
-        self.pool = ThreadPoolExecutor(threads)
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        wanted = range(number, min(number + 1 + AHEAD, len(self)))
-        self.begun = {ahead: self.begun.get(ahead) or self._begin(ahead) for ahead in wanted}
-        batch, pending = self.begun.pop(number)
-        for clip in pending:
-            clip.result()
-        return (batch,) if self.targets is None else (batch, self.targets[self.order[number]])
+        clips = self._read(number)
+        return (clips,) if self.targets is None else (clips, self.targets[self.order[number]])
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch; keras calls this."""
+        """Go on to the next epoch; Keras calls this."""
         self.set_epoch(self.epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order, and the variations, of this epoch."""
+        """Switch to the order and the augmentation of an epoch."""
         self.epoch = epoch
-        self.begun: dict[int, tuple[np.ndarray, list[Future]]] = {}
         rows = np.arange(len(self.clips))
-        if self.vary is not None:
-            rows = np.random.default_rng([self.seed, epoch]).permutation(rows)
-        self.order = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        shuffled = self.vary is not None
+        self.order = self._shuffle(rows, np.random.default_rng([self.seed, epoch])) if shuffled else self._split(rows)
+
+    def _shuffle(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        return self._split(rng.permutation(rows))
+
+    def _split(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+
+
+class PoseBatches(Batches):
+    """Batches of poses, float32 (batch, frames, joints, 3), padded with frames without joints, which models mask.
+
+    In training, clips of similar length share a batch, so there is little padding.
+    """
+
+    def __init__(self, clips: list[np.ndarray], *args: Any, max_frames: int, pad_to: int = 8, **options: Any) -> None:
+        """Take clips, each (frames, joints, 3), and the other arguments of Batches.
+
+        Longer clips are resampled to `max_frames`; batches are padded to a multiple of `pad_to` frames.
+        """
+        self.max_frames, self.pad_to = max_frames, pad_to
+        self.lengths = np.array([len(clip) for clip in clips])
+        super().__init__(clips, *args, **options)
+        labels = np.arange(len(clips)) if self.labels is None else self.labels
+        self.same_gloss = [np.flatnonzero(labels == label) for label in labels]
+
+    def _shuffle(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        # Jittered, so that a clip has other neighbours in every epoch.
+        batches = self._split(np.argsort(self.lengths * rng.uniform(0.8, 1.25, len(rows))))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _read(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, self.epoch, number])
+        clips = []
+        for row in self.order[number]:
+            clip = self.clips[row]
+            if self.vary is not None:
+                clip = self.vary(clip, self.clips[rng.choice(self.same_gloss[row])], rng)
+            clips.append(shorten(clip, self.max_frames))
+        return pad(clips, self.pad_to)
+
+
+class ClipBatches(Batches):
+    """Batches of stored clips, float32 (batch, frames, size, size, 3) in [0, 1].
+
+    Evaluation takes the middle frames of even spans and the whole image. Threads prepare the next AHEAD batches while
+    one is in use; no more are ever in memory. (Keras' own workers may deliver batches of the previous epoch.)
+    """
+
+    def __init__(
+        self, clips: Sequence[Path], *args: Any, frames: int = 20, size: int = 224, threads: int = 2, **options: Any
+    ) -> None:
+        """Take the paths of stored clips and the other arguments of Batches.
+
+        Reading a batch raises StudyError when one of its clips cannot be read.
+        """
+        self.frames, self.size = frames, size
+        self.pool = ThreadPoolExecutor(threads)
+        self.begun: dict[tuple[int, int], tuple[np.ndarray, list[Future]]] = {}  # by epoch and number
+        super().__init__([Path(path) for path in clips], *args, **options)
+
+    def _read(self, number: int) -> np.ndarray:
+        wanted = [(self.epoch, ahead) for ahead in range(number, min(number + 1 + AHEAD, len(self)))]
+        self.begun = {key: self.begun.get(key) or self._begin(key[1]) for key in wanted}
+        batch, pending = self.begun.pop(wanted[0])
+        for clip in pending:
+            clip.result()
+        return batch
 
     def _begin(self, number: int) -> tuple[np.ndarray, list[Future]]:
-        """The array of a batch and the threads' work on its clips."""
+        """The array of a batch, and the futures of the threads that fill it."""
         rows = self.order[number]
         batch = np.empty((len(rows), self.frames, self.size, self.size, 3), np.float32)
         return batch, [self.pool.submit(self._fill, *pair, self.epoch) for pair in zip(batch, rows, strict=True)]
 
     def _fill(self, clip: np.ndarray, row: int, epoch: int) -> None:
-        images = self._read(self.clips[row], np.random.default_rng([self.seed, epoch, row]))
+        path, rng = self.clips[row], np.random.default_rng([self.seed, epoch, row])
+        if self.vary is None:
+            images = resize(read_stored(path, lambda n: sample_frames(0, n, self.frames), self.size), self.size)
+        else:
+            jitter = rng if rng.random() < self.vary.jitter else None
+            least = int(self.size / (1 - self.vary.crop))  # so that the smallest crop is not enlarged
+            images = read_stored(path, lambda n: sample_frames(0, n, self.frames, jitter=jitter), least)
+            images = augment_clip(images, self.size, self.vary, rng)
         np.multiply(images, np.float32(1 / 255), out=clip)
 
-    def _read(self, path: Path, rng: np.random.Generator) -> np.ndarray:
-        """One clip, uint8 (frames, size, size, 3)."""
-        if self.vary is None:
-            return resize(read_stored(path, lambda n: sample_frames(0, n, self.frames), self.size), self.size)
-        jitter = rng if rng.random() < self.vary.jitter else None
-        least = int(self.size / (1 - self.vary.crop))  # so that a crop need not be enlarged more than the whole
-        images = read_stored(path, lambda n: sample_frames(0, n, self.frames, jitter=jitter), least)
-        return augment_clip(images, self.size, self.vary, rng)
+
+def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:
+    """Resample a clip of poses evenly to `max_frames` if it is longer."""
+    return clip if len(clip) <= max_frames else resample(clip, np.linspace(0, len(clip) - 1, max_frames))
+
+
+def trim(clip: np.ndarray) -> np.ndarray:
+    """Drop leading and trailing frames without any joint; a clip without joints becomes one empty frame."""
+    seen = np.flatnonzero(clip[..., 2].any(1))
+    return clip[seen[0] : seen[-1] + 1] if len(seen) else clip[:1]
+
+
+def pad(clips: list[np.ndarray], multiple: int) -> np.ndarray:
+    """Stack clips (frames_i, joints, 3), padded with empty frames to the longest, rounded up to `multiple`."""
+    longest = max(map(len, clips))
+    batch = np.zeros((len(clips), -(-longest // multiple) * multiple, *clips[0].shape[1:]), np.float32)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    return batch

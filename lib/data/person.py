@@ -1,4 +1,4 @@
-"""Finding the person in a video: who moves."""
+"""Finding the signer in a video without a box: the person who moves."""
 
 from pathlib import Path
 
@@ -6,28 +6,31 @@ import av
 import cv2
 import numpy as np
 
-from lib.data.video import _turns, frames_at, sample_frames
+from lib.data.video import frames_at, quarter_turns, sample_frames
 
-# Finding who moves: pixels on the longer side of the thumbnails, their number and blur in pixels, deviations of noise
-# that are no movement, deviations that movement has somewhere, side of the box over that of the movement and, at least,
-# over the image's shorter side.
-# Chosen on the 38 real WLASL clips at hand with a box in which somebody is found, where the square of what moves and
-# that of the box have a mean intersection over union of 0.94 (least 0.68), and by eye on 360 gestures, 1, 4 and 6 m
-# away: 356 hold head and arms. There gestures have 9.8 deviations and more, people who stand still mostly 3 to 8.
-MOVER_SIDE, MOVER_FRAMES, MOVER_BLUR, MOVER_NOISE, MOVER_CLEAR = 160, 64, 1.5, 4, 9
-MOVER_GROWTH, MOVER_LEAST = 1.35, 0.3
-MOVER = (MOVER_SIDE, MOVER_FRAMES, MOVER_BLUR, MOVER_NOISE, MOVER_CLEAR, MOVER_GROWTH, MOVER_LEAST)
+# Tuned on the 38 real WLASL clips at hand that have a box and in which a mover is found: the square around the movement
+# and that around the box have a mean intersection over union of 0.94 (minimum 0.68). Checked by eye on 360 gestures
+# filmed from 1, 4 and 6 m: 356 crops hold head and arms. The largest change of a gesture is at least 9.8 standard
+# deviations of the noise, that of people who stand still mostly 3 to 8.
+SIDE = 160  # pixels on the longer side of the thumbnails
+FRAMES = 64  # thumbnails at most
+BLUR = 1.5  # standard deviation of the blur, pixels of a thumbnail
+NOISE = 4  # standard deviations of the noise up to which a change is none
+CLEAR = 9  # standard deviations that the largest change must exceed
+GROWTH = 1.35  # side of the box over that of the movement
+LEAST = 0.3  # side of the box over the shorter side of the image, at least
+MOVER = (SIDE, FRAMES, BLUR, NOISE, CLEAR, GROWTH, LEAST)
 
 
 def find_mover(path: Path, start: int, end: int, *, threads: int = 0) -> tuple[float, float, float, float] | None:
-    """Find who moves in the frames [start, end): xmin, ymin, xmax, ymax in pixels of the upright image, square.
+    """Find who moves in the frames [start, end): xmin, ymin, xmax, ymax in pixels of the upright image, a square.
 
-    What changes between frames a sixteenth of the clip apart, against the noise of the clip itself; of several moving
-    things the one that moves most. The box is larger than the movement, as a head or hand that moves has
-    a body that does not, and may reach beyond the image. None when nothing moves, or hardly more than the noise.
+    Compares frames a sixteenth of the clip apart with the noise of the clip itself; of several moving regions it takes
+    the one that moves most. The box is larger than the movement, because a moving head or hand belongs to a body that
+    is still, and may extend beyond the image. Returns None when nothing moves clearly more than the noise.
     Raises StudyError as `probe` does.
     """
-    chosen = sample_frames(start, end, min(end - start, MOVER_FRAMES))
+    chosen = sample_frames(start, end, min(end - start, FRAMES))
     small = [_thumbnail(frame) for _, frame in frames_at(path, chosen, threads)]
     if len(small) < 2 or len({image.shape for image, _ in small}) > 1:
         return None
@@ -36,41 +39,41 @@ def find_mover(path: Path, start: int, end: int, *, threads: int = 0) -> tuple[f
     if box is None:
         return None
     middle = (box[:2] + box[2:]) / 2
-    half = max(MOVER_GROWTH * (box[2:] - box[:2]).max(), MOVER_LEAST * min(images.shape[1:])) / 2
+    half = max(GROWTH * (box[2:] - box[:2]).max(), LEAST * min(images.shape[1:])) / 2
     return tuple(float(value) for value in scale * np.concatenate([middle - half, middle + half]))
 
 
 def _thumbnail(frame: av.VideoFrame) -> tuple[np.ndarray, float]:
-    """The frame in grey and upright, float32, MOVER_SIDE pixels on its longer side; how many pixels one stands for."""
-    scale = max(frame.width, frame.height) / MOVER_SIDE
+    """A small grey float32 image of the frame, upright and blurred, and how many pixels each of its pixels covers."""
+    scale = max(frame.width, frame.height) / SIDE
     width, height = (max(1, round(length / scale)) for length in (frame.width, frame.height))
     small = frame.reformat(width=width, height=height, format="gray", interpolation="AREA")
-    image = np.rot90(small.to_ndarray(), _turns(frame)).astype(np.float32)
-    return cv2.GaussianBlur(image, (0, 0), MOVER_BLUR), scale
+    image = np.rot90(small.to_ndarray(), quarter_turns(frame)).astype(np.float32)
+    return cv2.GaussianBlur(image, (0, 0), BLUR), scale
 
 
 def _motion(images: np.ndarray) -> np.ndarray:
-    """How much each place changes when it changes most: (frames, height, width) -> (height, width), noise = 0."""
+    """How much each pixel changes when it changes most, 0 for noise: (frames, height, width) -> (height, width)."""
     step = min(max(1, round(len(images) / 16)), len(images) - 1)
     change = np.abs(images[step:] - images[:-step])
-    change -= np.median(change, axis=(1, 2), keepdims=True)  # the light as a whole
+    change -= np.median(change, axis=(1, 2), keepdims=True)  # changes of the overall brightness
     motion = np.sort(change, axis=0)[-max(1, len(change) // 8) :].mean(0)
     middle, highest = np.median(motion), np.percentile(motion, 99.8)
-    deviation = 1.4826 * np.median(np.abs(motion - middle))  # 1.4826: that of a normal distribution
-    if highest <= middle + MOVER_CLEAR * deviation:
+    deviation = 1.4826 * np.median(np.abs(motion - middle))  # standard deviation of a normal distribution, from the MAD
+    if highest <= middle + CLEAR * deviation:
         return np.zeros_like(motion)
-    return np.where(motion > max(middle + MOVER_NOISE * deviation, 1.0, 0.05 * highest), motion, 0)
+    return np.where(motion > max(middle + NOISE * deviation, 1.0, 0.05 * highest), motion, 0)
 
 
 def _most_moving(motion: np.ndarray) -> np.ndarray | None:
-    """The box (x, y, x, y) of the neighbouring places that together move most, without the outer 0.5 % of it."""
-    reach = max(3, round(0.12 * motion.shape[0]))  # a hand and its shoulder are one thing
+    """The box (x, y, x, y) of the connected region with the most motion, without the outermost 0.5 % on each side."""
+    reach = max(3, round(0.12 * motion.shape[0]))  # connects a hand to its shoulder
     near = cv2.dilate((motion > 0).astype(np.uint8), np.ones((reach, reach), np.uint8))
-    _, things = cv2.connectedComponents(near)
-    amounts = np.bincount(things.ravel(), motion.ravel())
+    _, regions = cv2.connectedComponents(near)
+    amounts = np.bincount(regions.ravel(), motion.ravel())
     if not amounts.any():
         return None
-    motion = np.where(things == amounts.argmax(), motion, 0)
+    motion = np.where(regions == amounts.argmax(), motion, 0)
     shares = [np.cumsum(motion.sum(axis)) / motion.sum() for axis in (0, 1)]
     low, high = ([np.searchsorted(share, at) for share in shares] for at in (0.005, 0.995))
     return np.array([*low, high[0] + 1, high[1] + 1], float)

@@ -1,4 +1,4 @@
-"""Figures of a data set's index: clips per gloss, signers, lengths, sources."""
+"""Figures of the data: the index (clips per gloss, signers, lengths, sources), stored clips, poses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,25 +6,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lib.data.audit import ALL
 from lib.data.clip_store import clip_path, read_stored
+from lib.data.index import present
 from lib.data.layouts import SIDES, Layout
 from lib.data.video import frames, sample_frames
 from lib.data.wlasl import SPLITS
-from lib.evaluation import Predictions
 from lib.figures import subplots
+from lib.predictions import Predictions
+
+THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
+COLOURS = {"body": "0.35", "left": "C0", "right": "C1"}  # grey and two colours that colour-blind people tell apart
 
 
 def clips_per_gloss(coverage: pd.DataFrame) -> Figure:
-    """Official and present clips of every gloss, from most to fewest official ones.
+    """Official and present clips of every gloss, in descending order of official clips.
 
-    `coverage` is the table of `lib.data.audit.coverage`. Up to 30 glosses are named, more are numbered by
-    rank.
+    `coverage` is the table of `lib.data.audit.coverage`. Up to 30 glosses are named, more are numbered by rank.
     """
     glosses = coverage[(coverage["split"] == ALL) & (coverage["gloss"] != ALL)]
     glosses = glosses.sort_values("official", ascending=False, kind="stable").reset_index(drop=True)
@@ -40,7 +42,7 @@ def clips_per_gloss(coverage: pd.DataFrame) -> Figure:
 
 
 def signers(index: pd.DataFrame, top: int = 40) -> Figure:
-    """Clips of the `top` most frequent signers, stacked by split; the title says who overlaps."""
+    """Clips of the `top` most frequent signers, stacked by split; the title counts signers of both train and test."""
     known = index[index["signer"].notna()]
     counts = pd.crosstab(known["signer"], known["split"]).reindex(columns=list(SPLITS), fill_value=0)
     order = counts.sum(axis=1).sort_values(ascending=False, kind="stable").index
@@ -64,25 +66,15 @@ def signers(index: pd.DataFrame, top: int = 40) -> Figure:
 def lengths(index: pd.DataFrame) -> Figure:
     """Lengths of the present clips' signed segments, in frames and in seconds, by split.
 
-    Seconds are frames over the index's fps: exact for videos, by the annotated rate for poses without a
-    video.
+    Seconds are frames over the index's fps: exact for videos, at the annotated rate for poses without a video.
     """
-    present = index[index["status"] == "present"]
-    frames = (present["frame_end"] - present["frame_start"]).rename("frames")
-    table = present.assign(frames=frames, seconds=frames / present["fps"])
+    clips = present(index)
+    frames = clips["frame_end"] - clips["frame_start"]
+    table = clips.assign(frames=frames, seconds=frames / clips["fps"])
     figure, axes = subplots(1, 2, size=(10, 3.5))
+    how = {"element": "step", "fill": False, "stat": "density", "common_norm": False}
     for axis, column in zip(axes, ("frames", "seconds"), strict=True):
-        sns.histplot(
-            table,
-            x=column,
-            hue="split",
-            hue_order=SPLITS,
-            ax=axis,
-            element="step",
-            fill=False,
-            stat="density",
-            common_norm=False,
-        )
+        sns.histplot(table, x=column, hue="split", hue_order=SPLITS, ax=axis, **how)
         axis.set(title=f"Length in {column} (median {table[column].median():.3g})", ylabel="density")
     return figure
 
@@ -102,25 +94,19 @@ def sources(index: pd.DataFrame) -> Figure:
 def film_strips(index: pd.DataFrame, count: int = 9) -> Figure:
     """`count` frames, evenly over the signed segment, of one present clip of each gloss, by a different signer each.
 
-    `index` has videos as its first source.
+    The first source of the `index` must be videos.
     """
-    clips = index[index["status"] == "present"].groupby("label")
+    clips = present(index).groupby("label")
     chosen = [clips.get_group(label).iloc[number % clips.size()[label]] for number, label in enumerate(clips.groups)]
-    figure, axes = subplots(len(chosen), 1, size=(0.9 * count, 1.15 * len(chosen)))
-    for ax, clip in zip(np.atleast_1d(axes), chosen, strict=True):
+    rows = []
+    for clip in chosen:
         pictures = list(frames(clip["path"]))[clip["frame_start"] : clip["frame_end"]]
-        at = np.linspace(0, len(pictures) - 1, count).round().astype(int)
-        ax.imshow(np.hstack([pictures[i] for i in at]))
-        ax.set_axis_off()
-        ax.set_title(clip["gloss"], fontsize="small")
-    return figure
-
-
-THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
+        rows.append([pictures[i] for i in np.linspace(0, len(pictures) - 1, count).round().astype(int)])
+    return strips(rows, [clip["gloss"] for clip in chosen])
 
 
 def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: str = "") -> Figure:
-    """For each row of an index two strips of `count` frames: of the video with the signer's box, and of the store.
+    """Two strips of `count` frames for each row of an index: of the video with the signer's box, and of the store.
 
     Both show the same moments, the middles of even spans of the signed segment. `folder` is the clip store.
     """
@@ -129,10 +115,11 @@ def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: s
         pictures = list(frames(Path(clip["path"])))
         numbers = sample_frames(clip["frame_start"], clip["frame_end"], count)
         stored = read_stored(clip_path(folder, clip["video_id"]), lambda n: sample_frames(0, n, count))
+        x, y, right, low = clip["bbox"]
         for column, number in enumerate(numbers):
             before, after = axes[2 * row, column], axes[2 * row + 1, column]
             before.imshow(pictures[number])
-            before.add_patch(_rectangle(clip["bbox"]))
+            before.add_patch(Rectangle((x, y), right - x, low - y, fill=False, color="C1", linewidth=1.5))
             after.imshow(stored[column])
             before.set_title(f"frame {number}", fontsize="x-small", loc="center", pad=2)
         axes[2 * row + 1, 0].set_title(clip["gloss"], fontsize="x-small", loc="left", pad=2)
@@ -143,7 +130,7 @@ def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: s
 
 
 def strips(clips: Sequence[np.ndarray], names: Sequence[str], title: str = "") -> Figure:
-    """Clips (frames, height, width, 3), float in [0, 1] or uint8, as strips below each other, each with a name."""
+    """Clips (frames, height, width, 3), float in [0, 1] or uint8, as strips one below the other, each with a name."""
     figure, axes = subplots(len(clips), 1, size=(0.9 * len(clips[0]), 1.15 * len(clips)), squeeze=False)
     for axis, clip, name in zip(axes[:, 0], clips, names, strict=True):
         axis.imshow(np.hstack(list(clip)))
@@ -155,59 +142,60 @@ def strips(clips: Sequence[np.ndarray], names: Sequence[str], title: str = "") -
 
 def contact_sheet(clips: pd.DataFrame, folder: Path, count: int = 14, title: str = "") -> Figure:
     """The middle frame of the first `count` clips of each gloss in an index, from the store, a row for each gloss."""
-    named = {str(gloss): rows["video_id"].head(count) for gloss, rows in clips.groupby("gloss")}
-    rows = [
-        np.stack([read_stored(clip_path(folder, clip), lambda n: [n // 2], THUMBNAIL)[0] for clip in ids])
-        for ids in named.values()
-    ]
-    return strips(rows, list(named), title)
+    glosses, rows = [], []
+    for gloss, of_gloss in clips.groupby("gloss"):
+        paths = [clip_path(folder, video_id) for video_id in of_gloss["video_id"].head(count)]
+        glosses.append(str(gloss))
+        rows.append([read_stored(path, lambda n: [n // 2], THUMBNAIL)[0] for path in paths])
+    return strips(rows, glosses, title)
 
 
 def right_and_wrong(predictions: Predictions, folder: Path, count: int = 5, frames: int = 8, title: str = "") -> Figure:
-    """Strips of the first `count` clips that were named right and of the first `count` that were not, from the store.
+    """Strips of the first `count` clips that were classified correctly and of the first `count` that were not.
 
-    Above each its gloss and, where that is another one, what it was taken for. `folder` is the clip store.
+    Each is titled with its gloss and, if misclassified, the predicted one. `folder` is the clip store.
     """
-    answers = predictions.logits.argmax(1)
-    right = answers == predictions.label
-    shown = [*np.flatnonzero(right)[:count], *np.flatnonzero(~right)[:count]]
-    names = [predictions.glosses[predictions.label[row]] for row in shown]
-    taken = ["" if right[row] else f", taken for {predictions.glosses[answers[row]]}" for row in shown]
-    paths = [clip_path(folder, predictions.video_id[row]) for row in shown]
-    clips = [np.stack(read_stored(path, lambda n: sample_frames(0, n, frames), THUMBNAIL)) for path in paths]
-    return strips(clips, [name + other for name, other in zip(names, taken, strict=True)], title)
-
-
-def _rectangle(box: Sequence[float]) -> Rectangle:
-    """The outline of a box xmin, ymin, xmax, ymax."""
-    x, y, right, low = box
-    return Rectangle((x, y), right - x, low - y, fill=False, color="C1", linewidth=1.5)
-
-
-COLOURS = {
-    "body": "0.35",
-    "left": "C0",
-    "right": "C1",
-}  # grey, and two colours that colour-blind people tell apart
+    predicted = predictions.logits.argmax(1)
+    correct = predicted == predictions.label
+    clips, names = [], []
+    for row in [*np.flatnonzero(correct)[:count], *np.flatnonzero(~correct)[:count]]:
+        gloss, taken = (predictions.glosses[label] for label in (predictions.label[row], predicted[row]))
+        names.append(gloss if correct[row] else f"{gloss}, predicted as {taken}")
+        path = clip_path(folder, predictions.video_id[row])
+        clips.append(read_stored(path, lambda n: sample_frames(0, n, frames), THUMBNAIL))
+    return strips(clips, names, title)
 
 
 def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str = "") -> Figure:
     """Draw `count` frames of one clip side by side, evenly spread from the first with joints to the last.
 
-    poses: (frames, joints, 3). Bones are coloured by part; the thin line is the way of each hand so far.
-    The image's axes: y grows downwards, one scale for all frames.
+    poses: (frames, joints, 3). Bones are coloured by part; the thin line is the path of each wrist so far, interrupted
+    where the hand was not seen. y grows downwards, and all frames have the same scale.
     Raises ValueError when no frame has a joint.
     """
     seen = np.flatnonzero(poses[..., 2].any(1))
     if not len(seen):
         raise ValueError("the clip has no joints to draw")
+    part_of = {joint: part for part, where in layout.parts.items() for joint in range(where.start, where.stop)}
     figure, axes = subplots(1, count, size=(1.6 * count, 2.3), sharex=True, sharey=True, squeeze=False)
     for axis, frame in zip(axes[0], np.linspace(seen[0], seen[-1], count).round().astype(int), strict=True):
-        _trails(axis, poses[: frame + 1], layout)
-        _skeleton(axis, poses[frame], layout)
+        for side in SIDES:
+            wrist = poses[: frame + 1, layout.parts[side].start]
+            path = np.where(wrist[:, 2:] > 0, wrist[:, :2], np.nan)
+            axis.plot(*path.T, color=COLOURS[side], linewidth=0.8, alpha=0.5)
+        pose = poses[frame]
+        bones = [edge for edge in layout.edges if pose[list(edge), 2].all()]
+        colours = [COLOURS[part_of[end]] for _, end in bones]
+        axis.add_collection(LineCollection([pose[list(bone), :2] for bone in bones], colors=colours, linewidths=1.3))
+        for part, where in layout.parts.items():
+            joints = pose[where][pose[where, 2] > 0]
+            axis.scatter(*joints[:, :2].T, s=3, color=COLOURS[part])
         axis.set_title(f"frame {frame}", fontsize="small")
         axis.set(xticks=[], yticks=[], aspect="equal")
-    _frame_all(axes[0, 0], poses)
+    shown = poses[poses[..., 2] > 0][:, :2]
+    low, high = shown.min(0), shown.max(0)
+    margin = 0.05 * (high - low).max() + 1e-6
+    axes[0, 0].set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
@@ -226,33 +214,3 @@ def presence_over_time(poses: list[np.ndarray], layout: Layout, title: str, bins
     axis.set(xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(title="part")
     return figure
-
-
-def _skeleton(axis: Axes, pose: np.ndarray, layout: Layout) -> None:
-    """The bones of one frame (joints, 3) whose two ends are present, and its joints."""
-    bones = [edge for edge in layout.edges if pose[list(edge), 2].all()]
-    colours = [COLOURS[_part(layout, end)] for _, end in bones]
-    axis.add_collection(LineCollection([pose[list(bone), :2] for bone in bones], colors=colours, linewidths=1.3))
-    for part, where in layout.parts.items():
-        joints = pose[where][pose[where, 2] > 0]
-        axis.scatter(*joints[:, :2].T, s=3, color=COLOURS[part])
-
-
-def _trails(axis: Axes, poses: np.ndarray, layout: Layout) -> None:
-    """The way of each hand's wrist up to the last frame given, broken where the hand was not seen."""
-    for side in SIDES:
-        wrist = poses[:, layout.parts[side].start]
-        way = np.where(wrist[:, 2:] > 0, wrist[:, :2], np.nan)
-        axis.plot(*way.T, color=COLOURS[side], linewidth=0.8, alpha=0.5)
-
-
-def _frame_all(axis: Axes, poses: np.ndarray) -> None:
-    """Show what all frames together cover, with y growing downwards."""
-    shown = poses[poses[..., 2] > 0][:, :2]
-    low, high = shown.min(0), shown.max(0)
-    margin = 0.05 * (high - low).max() + 1e-6
-    axis.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
-
-
-def _part(layout: Layout, joint: int) -> str:
-    return next(part for part, where in layout.parts.items() if where.start <= joint < where.stop)

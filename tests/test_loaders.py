@@ -1,13 +1,21 @@
-"""Batches: the same for the same seed and epoch, every clip once, little padding, and what becomes of odd clips."""
+"""Batches of both kinds: the same for the same seed and epoch, every clip once, little padding, odd clips."""
 
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
+from helpers import encode_video, index_of_videos, numbered_images, numbers_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.loaders import PoseBatches, pad, shorten, trim
+from lib.data.augment import ClipAugment
+from lib.data.clip_store import build_clips, clip_path
+from lib.data.loaders import ClipBatches, PoseBatches, pad, shorten, trim
+from lib.settings import StudyError
 
 JOINTS = 42
+VARY = ClipAugment(jitter=1, crop=0.2, rotation=5, flip=0.5, brightness=0.1, contrast=0.1)
 
 
 def clip_of(number, frames):
@@ -29,7 +37,7 @@ def jitter(clip, other, rng):
     return varied
 
 
-def training(lengths=(5, 9, 30, 12, 7, 20, 17), batch_size=3, labels=None, **options):
+def pose_training(lengths=(5, 9, 30, 12, 7, 20, 17), batch_size=3, labels=None, **options):
     options = {"max_frames": 250, "vary": jitter, **options}
     labels = np.arange(len(lengths)) % 2 if labels is None else labels
     return PoseBatches(clips_of(lengths), labels, 10, batch_size, **options)
@@ -52,24 +60,24 @@ def clip_numbers(batches):
 
 
 def test_same_seed_and_epoch_give_the_same_batches():
-    assert same(training(seed=4, epoch=2), training(seed=4, epoch=2))
+    assert same(pose_training(seed=4, epoch=2), pose_training(seed=4, epoch=2))
 
 
 @pytest.mark.parametrize("other", [{"seed": 5, "epoch": 2}, {"seed": 4, "epoch": 3}])
 def test_other_seed_or_epoch_gives_other_batches(other):
-    one, two = training(range(5, 25), seed=4, epoch=2), training(range(5, 25), **other)
+    one, two = pose_training(range(5, 25), seed=4, epoch=2), pose_training(range(5, 25), **other)
     assert clip_numbers(one) != clip_numbers(two)
 
 
 def test_variation_differs_between_epochs_even_of_the_same_clip():
-    batches = training(lengths=(6,), batch_size=1)
+    batches = pose_training(lengths=(6,), batch_size=1)
     first = batches[0][0].copy()
     batches.on_epoch_end()
     assert not np.array_equal(first, batches[0][0])
 
 
 def test_setting_an_epoch_equals_living_through_the_epochs_before_it():
-    lived, jumped = training(), training()
+    lived, jumped = pose_training(), pose_training()
     for _ in range(3):
         contents(lived)
         lived.on_epoch_end()
@@ -78,7 +86,7 @@ def test_setting_an_epoch_equals_living_through_the_epochs_before_it():
 
 
 def test_reading_a_batch_twice_or_out_of_order_gives_the_same():
-    batches = training()
+    batches = pose_training()
     last_first = [batches[i] for i in reversed(range(len(batches)))]
     for (poses, targets), (again, targets_again) in zip(contents(batches), reversed(last_first), strict=True):
         assert np.array_equal(poses, again)
@@ -87,7 +95,7 @@ def test_reading_a_batch_twice_or_out_of_order_gives_the_same():
 
 def test_every_clip_comes_exactly_once_in_each_epoch_with_its_own_label():
     labels = np.array([3, 1, 4, 1, 5, 9, 2])
-    batches = training(labels=labels)
+    batches = pose_training(labels=labels)
     for epoch in range(3):
         batches.set_epoch(epoch)
         numbers = clip_numbers(batches)
@@ -98,7 +106,7 @@ def test_every_clip_comes_exactly_once_in_each_epoch_with_its_own_label():
 
 def test_a_clip_is_varied_with_one_of_its_own_gloss():
     labels = np.array([0, 1, 0, 2, 1, 0, 2])
-    batches, partners = training(labels=labels), {}
+    batches, partners = pose_training(labels=labels), {}
     for epoch in range(20):
         batches.set_epoch(epoch)
         for poses, _ in contents(batches):
@@ -128,7 +136,7 @@ def test_evaluation_keeps_the_order_of_the_clips_and_changes_nothing():
 def test_clips_of_similar_length_share_a_batch():
     lengths = [10] * 8 + [100] * 8
     for epoch in range(5):
-        batches = training(lengths=lengths, batch_size=4, epoch=epoch)
+        batches = pose_training(lengths=lengths, batch_size=4, epoch=epoch)
         assert sorted(batch[0].shape[1] for batch in contents(batches)) == [16, 16, 104, 104]
 
 
@@ -160,7 +168,7 @@ def test_batches_of_any_lengths_are_complete_and_padded_with_missing_frames_only
 
 
 def test_padding_is_to_a_multiple_of_eight_unless_said_otherwise():
-    assert [batch[0].shape[1] for batch in contents(training(lengths=(5, 8, 9, 17), batch_size=1, vary=None))] == [
+    assert [batch[0].shape[1] for batch in contents(pose_training(lengths=(5, 8, 9, 17), batch_size=1, vary=None))] == [
         8, 8, 16, 24,
     ]  # fmt: skip
 
@@ -209,3 +217,112 @@ def test_padding_keeps_each_clip_and_fills_with_zeros():
 def test_no_clips_are_refused():
     with pytest.raises(ValueError, match="no clips"):
         PoseBatches([], None, 2, 4, max_frames=8)
+
+
+# --- Stored clips --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Stored clips of 5 to 12 frames; the brightness of a frame says its clip and number."""
+    tmp_path = tmp_path_factory.mktemp("store")
+    videos = {f"v{i}": encode_video(tmp_path / f"v{i}.mp4", numbered_images(5 + i, first=3 * i)) for i in range(8)}
+    build_clips(index_of_videos(**videos), tmp_path / "clips", size=64, workers=1)
+    return [clip_path(tmp_path / "clips", name) for name in videos]
+
+
+def clip_training(paths, **options):
+    options = {"frames": 4, "size": 32, "vary": VARY, **options}
+    return ClipBatches(paths, np.arange(len(paths)) % 3, 3, 3, **options)
+
+
+def test_evaluation_gives_every_clip_in_order_with_its_middle_frames(store):
+    batches = ClipBatches(store, np.arange(8), 8, 3, frames=2, size=32)
+    assert [len(clips) for clips, _ in contents(batches)] == [3, 3, 2]
+    clips, labels = (np.concatenate(part) for part in zip(*contents(batches), strict=True))
+    assert clips.dtype == labels.dtype == np.float32
+    assert clips.shape == (8, 2, 32, 32, 3)
+    assert np.array_equal(labels, np.eye(8))
+    frames = [numbers_of(255 * clip) for clip in clips]
+    assert frames == [[3 * i + (5 + i) // 4, 3 * i + 3 * (5 + i) // 4] for i in range(8)]
+
+
+def test_values_lie_between_0_and_1_and_are_varied_in_training_alone(store):
+    varied, plain = clip_training(store), clip_training(store, vary=None)
+    assert all(clips.min() >= 0 and clips.max() <= 1 for clips, _ in contents(varied))
+    plain.set_epoch(5)
+    assert same(plain, clip_training(store, vary=None))
+
+
+def test_same_seed_and_epoch_give_the_same_clips(store):
+    assert same(clip_training(store, seed=4, epoch=2), clip_training(store, seed=4, epoch=2, threads=1))
+    assert not same(clip_training(store, seed=4, epoch=2), clip_training(store, seed=5, epoch=2))
+    assert not same(clip_training(store, seed=4, epoch=2), clip_training(store, seed=4, epoch=3))
+
+
+def test_setting_an_epoch_of_clips_equals_living_through_the_epochs_before_it(store):
+    lived, jumped = clip_training(store), clip_training(store)
+    for _ in range(3):
+        contents(lived)
+        lived.on_epoch_end()
+    jumped.set_epoch(3)
+    assert same(lived, jumped)
+
+
+def test_batches_read_in_any_order_and_again_are_the_same(store):
+    batches = clip_training(store)
+    first = {number: batches[number] for number in (2, 0, 1, 1, 0)}
+    for number, (clips, labels) in first.items():
+        assert np.array_equal(clips, batches[number][0])
+        assert np.array_equal(labels, batches[number][1])
+
+
+def test_every_stored_clip_comes_once_in_each_epoch_with_its_own_label(store):
+    batches = clip_training(store, vary=ClipAugment(crop=0.2), frames=1)
+    middles = [3 * i + (5 + i) // 2 for i in range(8)]
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        seen = []
+        for clips, labels in contents(batches):
+            rows = [middles.index(number) for number in numbers_of(255 * clips[:, 0])]
+            assert [row % 3 for row in rows] == labels.argmax(1).tolist()
+            seen += rows
+        assert sorted(seen) == list(range(8))
+
+
+def test_without_labels_there_are_no_targets_and_without_clips_no_batches(store):
+    assert [len(batch) for batch in contents(ClipBatches(store, None, 3, 4, frames=2, size=16))] == [1, 1]
+    with pytest.raises(ValueError, match="no clips"):
+        ClipBatches([], None, 3, 4)
+
+
+def test_no_more_batches_are_begun_than_are_needed_next(store):
+    batches = clip_training(store)
+    for number in range(len(batches)):
+        batches[number]
+        assert set(batches.begun) <= {(0, number + 1), (0, number + 2)}
+
+
+def test_a_clip_that_cannot_be_read_stops_the_training_with_its_name(store):
+    batches = clip_training([*store, Path("nowhere.mjpeg")], vary=None)
+    with pytest.raises(StudyError, match=r"nowhere.mjpeg: cannot be read"):
+        contents(batches)
+
+
+def test_fit_sees_the_batches_of_each_epoch_once(store):
+    seen = []
+
+    class Recorder(ClipBatches):
+        """Notes which batches are read in which epoch."""
+
+        def __getitem__(self, number):
+            seen.append((self.epoch, number))
+            return super().__getitem__(number)
+
+    layers = [keras.layers.Input((2, 16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    batches = Recorder(store, np.arange(8) % 3, 3, 3, frames=2, size=16, vary=VARY)
+    follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.set_epoch(epoch))
+    model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[follow])  # as lib.training does
+    assert seen[-6:] == [(epoch, number) for epoch in range(2) for number in range(3)]

@@ -1,4 +1,5 @@
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 
 from lib.data.layouts import LAYOUTS
 from lib.data.poses import PoseStore, build_poses, missing_joints, read_openpose
-from lib.figures.data import presence_over_time, skeleton_strip
 from lib.settings import StudyError
 
 OPENPOSE, HANDS = LAYOUTS["openpose-54"], LAYOUTS["hands-42"]
@@ -222,8 +222,10 @@ def test_present_clips_are_stored_in_index_order_and_cut_to_their_sign(tmp_path)
         write_frames(tmp_path / "keypoints" / video, frames)
     study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
     index = index_of(("b", "present", 2, 5), ("c", "missing", 0, 6), ("a", "present", 1, -1))
-    store = build_poses(study, index)
+    store, table = build_poses(study, index)
     assert store.video_id.tolist() == ["b", "a"]
+    assert table.to_numpy().tolist() == [["b", "present", "", 3], ["a", "present", "", 5]]
+    assert table.columns.tolist() == ["video_id", "status", "reason", "frames"]
     assert [clip[:, 0, 0].tolist() for clip in store.poses] == [[3, 4, 5], [2, 3, 4, 5, 6]]
 
 
@@ -234,23 +236,53 @@ def test_hands_are_found_in_any_archive_of_the_data_root(tmp_path):
         landmarks[:, 0] = x
         np.savez(tmp_path / "hands" / f"{video}.npz", **{video: landmarks})
     study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
-    store = build_poses(study, index_of(("b", "present", 0, 2), ("a", "present", 0, 3)))
+    store, _ = build_poses(study, index_of(("b", "present", 0, 2), ("a", "present", 0, 3)))
     assert [len(clip) for clip in store.poses] == [2, 3]
     assert [clip[..., 0].max() for clip in store.poses] == [0.25, 0.125]
 
 
-def test_a_sign_outside_the_clip_is_an_error_that_names_it(tmp_path):
-    write_frames(tmp_path / "keypoints", {})
-    write_frames(tmp_path / "keypoints" / "a", {1: [person()]})
+def test_a_clip_that_cannot_be_read_is_a_row_with_its_reason_and_no_clip_of_the_store(tmp_path):
+    for video in ("late", "good", "broken"):
+        (tmp_path / "keypoints").mkdir(exist_ok=True)
+        write_frames(tmp_path / "keypoints" / video, {1: [person()]})
+    (tmp_path / "keypoints" / "broken" / "image_00001_keypoints.json").write_text("{")
     study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
-    with pytest.raises(StudyError, match="clip a: frames 4 to 9"):
-        build_poses(study, index_of(("a", "present", 4, 9)))
+    whole = ("present", 0, -1)
+    index = index_of(("late", "present", 4, 9), ("absent", *whole), ("good", *whole), ("broken", *whole))
+    store, table = build_poses(study, index)
+    assert store.video_id.tolist() == ["good"]
+    assert table["video_id"].tolist() == ["late", "absent", "good", "broken"]
+    assert table["status"].tolist() == ["unreadable", "unreadable", "present", "unreadable"]
+    assert table["frames"].tolist() == [0, 0, 1, 0]
+    late, absent, good, broken = table["reason"]
+    assert late == "frames 4 to 9 lie outside its 1 frames"
+    assert absent.startswith(os.path.join("keypoints", "absent") + ": contains no keypoint files")
+    assert good == ""
+    assert broken.startswith(os.path.join("keypoints", "broken", "image_00001_keypoints.json") + ": no OpenPose")
+
+
+def test_damaged_or_missing_hand_landmarks_cost_that_clip_alone(tmp_path):
+    (tmp_path / "hands").mkdir()
+    landmarks = {name: np.zeros((3, 2, 21, 3), np.float32) for name in ("good", "cut")}
+    np.savez(tmp_path / "hands" / "a.npz", **landmarks, odd=np.zeros((3, 2, 20, 3), np.float32))
+    content = bytearray((tmp_path / "hands" / "a.npz").read_bytes())
+    at = content.index(b"cut.npy") + 300  # inside the array of the second clip
+    content[at : at + 20] = b"\xff" * 20
+    (tmp_path / "hands" / "a.npz").write_bytes(content)
+    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
+    names = ("absent", "odd", "cut", "good")
+    store, table = build_poses(study, index_of(*((name, "present", 0, 3) for name in names)))
+    assert store.video_id.tolist() == ["good"]
+    assert table["status"].tolist() == ["unreadable"] * 3 + ["present"]
+    assert table["reason"].str.contains("hand landmarks").tolist() == [True] * 3 + [False]
 
 
 def test_a_study_without_any_clip_is_an_error(tmp_path):
     study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
     with pytest.raises(StudyError, match="own"):
         build_poses(study, index_of(("a", "missing", 0, 3)))
+    with pytest.raises(StudyError, match="clip a: no hand landmarks"):
+        build_poses(study, index_of(("a", "present", 0, 3)))
 
 
 def test_missing_joints_are_counted_by_part():
@@ -261,45 +293,3 @@ def test_missing_joints_are_counted_by_part():
     assert table.loc["left"].tolist() == [0.5, 0.5, 0.5]
     assert table.loc["right"].tolist() == [0.25, 0.25, 0.0]
     assert table.loc["all"].tolist() == [0.375, 0.25, 0.0]
-
-
-# --- Figures -------------------------------------------------------------------------------------------------
-
-
-def clip_with_a_body():
-    clip = np.ones((10, 54, 3), np.float32)
-    clip[..., :2] = np.random.default_rng(0).uniform(0, 100, (10, 54, 2))
-    clip[:2] = 0
-    clip[5, OPENPOSE.parts["left"]] = 0
-    return clip
-
-
-def test_the_strip_runs_from_the_first_frame_with_joints_to_the_last():
-    figure = skeleton_strip(clip_with_a_body(), OPENPOSE, count=8)
-    assert [axis.get_title("left") for axis in figure.axes] == [f"frame {n}" for n in range(2, 10)]
-
-
-def test_the_strip_draws_only_bones_whose_two_ends_are_present():
-    figure = skeleton_strip(clip_with_a_body(), OPENPOSE, count=8)
-    bones = [len(axis.collections[0].get_segments()) for axis in figure.axes]
-    assert bones == [53, 53, 53, 53 - 21, 53, 53, 53, 53]  # a lost hand loses its bones and that to the arm
-
-
-def test_the_strip_has_y_growing_downwards():
-    bottom, top = skeleton_strip(clip_with_a_body(), OPENPOSE).axes[0].get_ylim()
-    assert bottom > top
-
-
-def test_a_clip_without_joints_cannot_be_drawn():
-    with pytest.raises(ValueError, match="no joints"):
-        skeleton_strip(np.zeros((3, 42, 3)), HANDS)
-
-
-def test_presence_is_the_share_of_clips_at_each_moment():
-    early, always = np.zeros((10, 42, 3)), np.ones((4, 42, 3))
-    early[:5, HANDS.parts["right"], 2] = 1
-    lines = {
-        line.get_label(): line.get_ydata() for line in presence_over_time([early, always], HANDS, "who").axes[0].lines
-    }
-    np.testing.assert_array_equal(lines["left"], np.full(40, 0.5))
-    np.testing.assert_array_equal(lines["right"], np.repeat([1.0, 0.5], 20))

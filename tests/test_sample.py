@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lib.data.audit import audit
-from lib.data.sample import SIGNS, SPLITS, joints_of, plan_clips, segment, write_sample
+from lib.data.sample import SIGNS, SPLITS, joints_of, plan_clips, write_sample
 from lib.data.sources import build_index
 from lib.data.video import frames, probe
 from lib.settings import StudyError
@@ -61,7 +61,7 @@ def test_every_signer_differs_from_the_others():
 def test_annotated_segment_is_the_signed_one_at_25_frames_per_second():
     clips = [clip for clip in plan_clips(0, 24) if clip.before]
     for clip in clips:
-        start, end = segment(clip)
+        start, end = clip.segment()
         assert abs((start - 1) / 25 - clip.before / clip.fps) < 0.021
         assert abs(end / 25 - (clip.before + clip.signed) / clip.fps) < 0.021
 

@@ -180,9 +180,9 @@ def test_end_past_the_files_end_means_the_files_end(tmp_path):
 
 def test_segment_behind_the_file_is_an_error_that_names_the_file(tmp_path):
     path = encode(tmp_path / "clip.mp4", numbered(12))
-    with pytest.raises(StudyError, match=r"clip.mp4: the segment begins at frame 12, the file has 12"):
+    with pytest.raises(StudyError, match=r"clip.mp4: the segment starts at frame 12, the file has 12"):
         read_clip(path, start=12, end=20)
-    with pytest.raises(StudyError, match=r"clip.mp4: the segment begins at frame 50"):
+    with pytest.raises(StudyError, match=r"clip.mp4: the segment starts at frame 50"):
         read_clip(path, start=50)
 
 
@@ -287,7 +287,7 @@ def test_square_lies_in_the_image_and_holds_the_box_where_it_can(box, width, hei
     left, top = max(box[0], 0), max(box[1], 0)
     right, bottom = min(box[2], width), min(box[3], height)
     if left >= right or top >= bottom:
-        with pytest.raises(ValueError, match="holds nothing of the"):
+        with pytest.raises(ValueError, match="lies outside the"):
             square(box, width, height, margin)
         return
     x, y, side = square(box, width, height, margin)
@@ -339,7 +339,7 @@ def test_sound_alone_is_no_clip(tmp_path):
         sound.sample_rate = 16000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    with pytest.raises(StudyError, match=r"sound.mp4: holds no video stream"):
+    with pytest.raises(StudyError, match=r"sound.mp4: contains no video stream"):
         read_clip(path)
 
 

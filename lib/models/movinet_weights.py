@@ -1,4 +1,4 @@
-"""Published MoViNet weights: TensorFlow checkpoints of the official release, and the TensorFlow Lite file for phones."""
+"""Published MoViNet weights: checkpoints of the official release, and the TensorFlow Lite file for phones."""
 
 import tarfile
 from collections.abc import Iterator

@@ -1,170 +1,24 @@
-"""Everything that is said about a run's accuracy, computed from its predictions file and nothing else."""
+"""Metrics, confusion, calibration and paired tests, all computed from predictions and nothing else."""
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
-from zipfile import BadZipFile
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.special import log_softmax, ndtri, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from lib.paths import replacing
+from lib.predictions import Predictions, RunFacts
 from lib.settings import StudyError
 
-TOP = (1, 2, 5, 10)
-ARRAYS = ("video_id", "label", "logits", "glosses")
-
-
-class RunFacts(TypedDict):
-    """What metrics.json says about a run besides its accuracy. None: not known or not applicable."""
-
-    model: str
-    variant: str
-    recipe: str
-    input: str
-    frames: int | None
-    size: int | None
-    weights: str | None
-    seed: int
-    backend: str
-    split: str
-    params_m: float
-    gflops: float | None
-    train_seconds: float
-    epochs: int
-
-
-# ---- the predictions file ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The logits of one run for every present clip of one split, in index order.
-
-    video_id str (n,), unique · label int32 (n,), each in [0, classes) · logits float32 (n, classes), finite ·
-    glosses str (classes,), unique, in label order. Any integer labels, float logits and sequences of str are
-    taken and converted to these types.
-
-    Raises StudyError, naming the array or the clip, when one of these does not hold or there is no clip.
-    """
-
-    video_id: np.ndarray
-    label: np.ndarray
-    logits: np.ndarray
-    glosses: np.ndarray
-
-    def __post_init__(self) -> None:
-        arrays = {
-            "video_id": _strings("video_id", self.video_id),
-            "label": _numbers("label", self.label, kinds="iu", ndim=1).astype(np.int32),
-            "logits": _numbers("logits", self.logits, kinds="f", ndim=2).astype(np.float32),
-            "glosses": _strings("glosses", self.glosses),
-        }
-        for name, array in arrays.items():
-            object.__setattr__(self, name, array)
-        _check_shapes(self)
-        _check_values(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write the npz at `path` in one step: a reader sees the old file or the whole new one."""
-        with replacing(Path(path)) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **{name: getattr(self, name) for name in ARRAYS})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Predictions":
-        """Read a predictions npz. Raises StudyError, naming the file, when it is absent, broken or wrong."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(*(file[name] for name in ARRAYS))
-        except FileNotFoundError:
-            raise StudyError(f"{path}: no such predictions file; train the run first") from None
-        except KeyError as error:
-            raise StudyError(f"{path}: not a predictions file, {error.args[0]}") from None
-        except (ValueError, OSError, EOFError, BadZipFile) as error:
-            raise StudyError(f"{path}: not a valid predictions file: {error}") from None
-
-
-def _strings(name: str, values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat):
-        array = array.astype(str)
-    if array.dtype.kind != "U" or array.ndim != 1:
-        raise StudyError(f"{name} is {array.dtype} {array.shape}, need one row of str")
-    if len(np.unique(array)) < len(array):
-        values, counts = np.unique(array, return_counts=True)
-        raise StudyError(f"{name} holds {str(values[counts.argmax()])!r} {counts.max()} times, need it once")
-    return array
-
-
-def _numbers(name: str, values: ArrayLike, kinds: str, ndim: int) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind not in kinds or array.ndim != ndim:
-        kind = "float" if kinds == "f" else "integer"
-        raise StudyError(f"{name} is {array.dtype} {array.shape}, need {kind} of {ndim} dimension(s)")
-    return array
-
-
-def _check_shapes(predictions: Predictions) -> None:
-    rows, classes = len(predictions.video_id), len(predictions.glosses)
-    if rows == 0 or classes == 0:
-        raise StudyError(f"predictions hold {rows} clips and {classes} glosses, need at least one of each")
-    if predictions.label.shape != (rows,):
-        raise StudyError(f"label has {len(predictions.label)} rows for {rows} clips in video_id")
-    if predictions.logits.shape != (rows, classes):
-        raise StudyError(f"logits are {predictions.logits.shape} for {rows} clips and {classes} glosses")
-
-
-def _check_values(predictions: Predictions) -> None:
-    classes = len(predictions.glosses)
-    outside = (predictions.label < 0) | (predictions.label >= classes)
-    if outside.any():
-        row = int(outside.argmax())
-        clip, label = predictions.video_id[row], predictions.label[row]
-        raise StudyError(f"clip {clip} has label {label}, need 0 to {classes - 1}, one of the glosses")
-    broken = ~np.isfinite(predictions.logits).all(axis=1)
-    if broken.any():
-        clip = predictions.video_id[broken.argmax()]
-        raise StudyError(
-            f"clip {clip} has logits that are not finite ({broken.sum()} such clips): did training diverge?"
-        )
-
-
 # ---- metrics -------------------------------------------------------------------------------------------
-
-
-def evaluate(predictions: Predictions | str | Path, n_missing: int = 0) -> dict[str, Any]:
-    """Score predictions, or the predictions file at a path.
-
-    `top1 top2 top5 top10`: share of the clips whose gloss is among the k highest logits, in [0, 1]; see
-    `top_k_credit` for ties. With k glosses or fewer, top-k is 1 by definition.
-    `top<k>_per_class`: the same as a mean over the glosses that occur, each weighing the same.
-    `loss`: mean cross entropy in nats. `top1_ci95`: Wilson 95 % interval [low, high] of top1 for n clips.
-    `top1_full`: top1 with the `n_missing` absent clips of the split counted as wrong.
-
-    Raises StudyError for invalid predictions, ValueError when n_missing < 0.
-    """
-    if n_missing < 0:
-        raise ValueError(f"need n_missing >= 0, got {n_missing}")
-    if not isinstance(predictions, Predictions):
-        predictions = Predictions.load(predictions)
-    credit = {k: top_k_credit(predictions, k) for k in TOP}
-    n, right = len(predictions.label), float(credit[1].sum())
-    return {
-        **{f"top{k}": float(credit[k].mean()) for k in TOP},
-        **{f"top{k}_per_class": _per_class_mean(credit[k], predictions.label) for k in TOP},
-        "loss": cross_entropy(predictions),
-        "n": n,
-        "n_missing": int(n_missing),
-        "top1_full": right / (n + n_missing),
-        "top1_ci95": list(wilson(right, n)),
-    }
 
 
 def top_k_credit(predictions: Predictions, k: int) -> np.ndarray:
@@ -181,10 +35,61 @@ def top_k_credit(predictions: Predictions, k: int) -> np.ndarray:
     return np.clip((k - above) / tied, 0.0, 1.0)
 
 
+def top_k(predictions: Predictions, k: int) -> float:
+    """Share of the clips whose gloss is among the k highest logits, in [0, 1]; 1 with k glosses or fewer."""
+    return float(top_k_credit(predictions, k).mean())
+
+
+def top_k_per_class(predictions: Predictions, k: int) -> float:
+    """`top_k` as a mean over the glosses that occur, so that every gloss weighs the same."""
+    return float(pd.Series(top_k_credit(predictions, k)).groupby(predictions.label).mean().mean())
+
+
 def cross_entropy(predictions: Predictions) -> float:
     """Mean over the clips of -ln softmax(logits)[label], in nats; ln(classes) for constant logits."""
     log_probability = log_softmax(predictions.logits.astype(np.float64), axis=1)
     return -float(np.take_along_axis(log_probability, predictions.label[:, None], axis=1).mean())
+
+
+class Metric(NamedTuple):
+    """A score of predictions.
+
+    title: its column in the comparison page, in percent; "" leaves it out there. It is in comparison.csv all the same.
+    """
+
+    score: Callable[[Predictions], float]
+    title: str = ""
+
+
+# A metric of one's own is a function of the predictions and a name here; notebook 11 computes it for old runs, too.
+METRICS: dict[str, Metric] = {
+    **{f"top{k}": Metric(partial(top_k, k=k), f"top-{k}") for k in (1, 2, 5, 10)},
+    "top1_per_class": Metric(partial(top_k_per_class, k=1), "top-1 per class"),
+    **{f"top{k}_per_class": Metric(partial(top_k_per_class, k=k)) for k in (2, 5, 10)},
+    "loss": Metric(cross_entropy),
+}
+
+
+def evaluate(predictions: Predictions | str | Path, n_missing: int = 0) -> dict[str, Any]:
+    """Score predictions, or the predictions file at a path.
+
+    Returns METRICS by name, all in [0, 1] but `loss` (nats); `n`, the number of clips; `n_missing`; `top1_full`, top-1
+    with the `n_missing` absent clips of the split counted as wrong; `top1_ci95`, Wilson's 95 % interval [low, high].
+
+    Raises StudyError for invalid predictions, ValueError when n_missing < 0.
+    """
+    if n_missing < 0:
+        raise ValueError(f"need n_missing >= 0, got {n_missing}")
+    if not isinstance(predictions, Predictions):
+        predictions = Predictions.load(predictions)
+    correct, n = float(top_k_credit(predictions, 1).sum()), len(predictions.label)
+    return {
+        **{name: metric.score(predictions) for name, metric in METRICS.items()},
+        "n": n,
+        "n_missing": int(n_missing),
+        "top1_full": correct / (n + n_missing),
+        "top1_ci95": list(wilson(correct, n)),
+    }
 
 
 def wilson(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -203,46 +108,31 @@ def wilson(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def _per_class_mean(credit: np.ndarray, label: np.ndarray) -> float:
-    return float(pd.Series(credit).groupby(label).mean().mean())
-
-
-def missing_count(index: pd.DataFrame, split: str) -> int:
-    """Number of clips that the index lists in `split` with a status other than present.
-
-    Raises StudyError when the index has no clip of that split at all.
-    """
-    status = index.loc[index["split"] == split, "status"]
-    if status.empty:
-        raise StudyError(f"the index has no clip of split {split!r}, only {sorted(index['split'].unique())}")
-    return int((status != "present").sum())
+def rounded(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores of `evaluate` rounded to 6 digits, as every report has them."""
+    return {name: np.round(score, 6).tolist() for name, score in scores.items()}
 
 
 def write_metrics(
     path: str | Path, predictions: Predictions | str | Path, n_missing: int, **facts: Unpack[RunFacts]
 ) -> dict[str, Any]:
-    """Write metrics.json: `evaluate(predictions, n_missing)`, then the facts of the run, and return them.
+    """Write metrics.json: the facts of the run and `evaluate(predictions, n_missing)`; return what was written.
 
-    Keys in this order always, floats rounded to 6 digits, the file replaced in one step.
+    The scores are for people and other tools: every table of the study computes them anew from the predictions.
     Raises StudyError naming the facts that are unknown or left out.
     """
     expected = RunFacts.__annotations__.keys()
     if wrong := sorted(expected ^ facts.keys()):
         raise StudyError(f"{path}: facts of a run unknown or left out: {', '.join(wrong)}")
-    metrics = evaluate(predictions, n_missing) | {name: facts[name] for name in expected}
-    metrics = {name: _rounded(value) for name, value in metrics.items()}
+    metrics = rounded(evaluate(predictions, n_missing))
+    for name in expected:
+        metrics[name] = round(facts[name], 6) if isinstance(facts[name], float) else facts[name]
     with replacing(Path(path)) as partial:
         partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
 
 
-def _rounded(value: object) -> object:
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 6) if isinstance(value, float) else value
-
-
-# ---- where a run errs ----------------------------------------------------------------------------------
+# ---- which glosses are confused, and is the model sure of it? ------------------------------------------
 
 
 def per_gloss(predictions: Predictions) -> pd.DataFrame:
@@ -313,7 +203,7 @@ def paired_test(a: Predictions, b: Predictions) -> dict[str, Any]:
     Returns n, both_right, only_a, only_b, both_wrong (clips), difference (share right of a minus b), p_value.
     Raises StudyError when the two do not hold the same clips with the same labels.
     """
-    b_right, a_right = _right_in_order(b, a), _right(a)
+    a_right, b_right = _correct(a), _correct(b)[_rows_of(a, b)]
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     discordant = only_a + only_b
     return {
@@ -341,15 +231,16 @@ def paired_tests(runs: dict[str, Predictions]) -> pd.DataFrame:
     return table
 
 
-def _right(predictions: Predictions) -> np.ndarray:
+def _correct(predictions: Predictions) -> np.ndarray:
+    """Which clips have their gloss alone at the highest logit."""
     return top_k_credit(predictions, 1) == 1.0
 
 
-def _right_in_order(predictions: Predictions, reference: Predictions) -> np.ndarray:
-    """`_right` of the predictions, clip by clip in the order of `reference`."""
+def _rows_of(reference: Predictions, predictions: Predictions) -> np.ndarray:
+    """The rows of `predictions` in the order of the clips of `reference`."""
     rows = pd.Index(predictions.video_id).get_indexer(pd.Index(reference.video_id))
     if len(predictions.video_id) != len(rows) or (rows < 0).any():
         raise StudyError("a paired test needs two runs on the same clips: evaluate both on one index")
     if not np.array_equal(predictions.label[rows], reference.label):
         raise StudyError("a paired test needs two runs with the same labels: evaluate both on one index")
-    return _right(predictions)[rows]
+    return rows

@@ -4,7 +4,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -16,63 +15,23 @@ def home() -> Path:
     return Path(os.environ.get("STUDY_HOME") or REPOSITORY).absolute()
 
 
-@dataclass(frozen=True)
 class Paths:
-    """The files of one study: heavy ones in data/<study>/, which git ignores, light ones in reports/<study>/.
+    """The files of one study: heavy ones in data/<study>/, which git ignores, light ones in reports/<study>/."""
 
-    `root` is the folder of data/ and reports/: `home()`, or Path() for paths relative to it, as the workflow has them.
-    """
-
-    study: str
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        """Folder of the heavy files."""
-        return self.root / "data" / self.study
-
-    @property
-    def report(self) -> Path:
-        """Folder of the light files, which are committed."""
-        return self.root / "reports" / self.study
-
-    @property
-    def index(self) -> Path:
-        """The index, one row for each official clip, as notebook 01 found it; read it with `read_index`."""
-        return self.data / "index.parquet"
-
-    @property
-    def clips(self) -> Path:
-        """The clip store, one file for each clip."""
-        return self.data / "clips"
-
-    @property
-    def clips_table(self) -> Path:
-        """What notebook 02 stored of each clip, or why it could not."""
-        return self.clips / "clips.parquet"
-
-    @property
-    def poses(self) -> Path:
-        """The pose store."""
-        return self.data / "poses.npz"
-
-    @property
-    def poses_table(self) -> Path:
-        """What notebook 03 stored of each clip, or why it could not."""
-        return self.data / "poses.parquet"
-
-    @property
-    def unfinished(self) -> Path:
-        """Folder of notebooks that are running or have failed."""
-        return self.data / "unfinished"
-
-    @property
-    def models(self) -> Path:
-        """Folder of the released files."""
-        return self.report / "models"
+    def __init__(self, study: str, root: Path) -> None:
+        """root: the folder of data/ and reports/; `home()`, or Path() for the relative paths of the workflow."""
+        self.data = root / "data" / study
+        self.index = self.data / "index.parquet"  # as notebook 01 found it; `read_index` adds what 02 and 03 found
+        self.clips = self.data / "clips"  # the clip store, one file for each clip
+        self.clips_table = self.clips / "clips.parquet"  # what notebook 02 stored of each clip, or why it could not
+        self.poses = self.data / "poses.npz"  # the pose store
+        self.poses_table = self.data / "poses.parquet"  # what notebook 03 stored of each clip, or why it could not
+        self.unfinished = self.data / "unfinished"  # notebooks that are running or have failed
+        self.report = root / "reports" / study
+        self.models = self.report / "models"  # released files
 
     def search(self, name: str) -> Path:
-        """Folder of a search: its trials, and what its tuners know."""
+        """Folder of a search: its trials and the state of its tuners."""
         return self.data / "searches" / name
 
     def found_recipe(self, search: str) -> Path:
@@ -80,11 +39,11 @@ class Paths:
         return self.report / "recipes" / f"{search}.yaml"
 
     def training(self, run: str) -> Path:
-        """Folder of the checkpoints of a run."""
+        """Folder of a run's checkpoints."""
         return self.data / "runs" / run
 
     def run(self, run: str) -> Path:
-        """Folder of what a run reports: predictions, metrics, history."""
+        """Folder of a run's predictions, metrics and history."""
         return self.report / "runs" / run
 
     def predictions(self, run: str, split: str = "test") -> Path:
@@ -92,16 +51,16 @@ class Paths:
         return self.run(run) / f"predictions-{split}.npz"
 
     def metrics(self, run: str, split: str = "test") -> Path:
-        """The facts of a run, and its scores on a split."""
+        """The facts of a run and its scores on a split."""
         return self.run(run) / ("metrics.json" if split == "test" else f"metrics-{split}.json")
 
     def exported(self, run: str, form: str, precision: str) -> Path:
-        """An exported file: <run>[-stream]-<precision>.tflite or .onnx. form: "tflite", "onnx-stream" and so on."""
+        """An exported file, <run>[-stream]-<precision>.tflite or .onnx; form: "tflite", "onnx-stream" and so on."""
         suffix, _, stream = form.partition("-")
         return self.data / "exports" / f"{'-'.join(filter(None, (run, stream, precision)))}.{suffix}"
 
     def export_table(self, run: str) -> Path:
-        """What the exported files of a run are worth, a row for each."""
+        """Size, accuracy and latency of a run's exported files."""
         return self.run(run) / "export.csv"
 
     def table(self, name: str) -> Path:
@@ -117,7 +76,7 @@ class Paths:
         return self.report / "notebooks" / step
 
     def done(self, step: str) -> Path:
-        """What a step of the workflow leaves behind when it has ended well."""
+        """An empty file that says that a step of the workflow has succeeded."""
         return self.data / "done" / step
 
 

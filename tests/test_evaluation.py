@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,12 +11,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
 from lib.evaluation import (
-    Predictions,
     calibration,
     confusion,
     evaluate,
     expected_calibration_error,
-    missing_count,
     most_confused,
     paired_test,
     paired_tests,
@@ -25,6 +22,7 @@ from lib.evaluation import (
     wilson,
     write_metrics,
 )
+from lib.predictions import Predictions
 from lib.settings import StudyError
 
 FACTS = {
@@ -249,18 +247,6 @@ def test_any_other_file_is_refused_in_one_line(tmp_path_factory, content):
 
 
 # ---- metrics.json
-
-
-def test_missing_count_is_what_the_index_lists_and_has_not():
-    index = pd.DataFrame(
-        {
-            "split": ["test", "test", "test", "test", "val"],
-            "status": ["present", "missing", "unreadable: cut", "dropped: duplicate of 00001", "missing"],
-        }
-    )
-    assert missing_count(index, "test") == 3
-    with pytest.raises(StudyError, match="no clip of split 'dev'"):
-        missing_count(index, "dev")
 
 
 def test_metrics_file_holds_the_contract_rounded_and_in_stable_order(tmp_path):

@@ -3,14 +3,20 @@
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from lib.evaluation import Predictions, wilson, write_metrics
-from lib.report import COLUMNS, comparison, read_predictions, run_dir, write_comparison
+from lib.evaluation import wilson, write_metrics
+from lib.paths import REPOSITORY
+from lib.predictions import Predictions
+from lib.report import COLUMNS, comparison, comparison_markdown, read_predictions, write_comparison
 from lib.settings import StudyError
 from lib.study import load_study
 
@@ -56,9 +62,9 @@ def write_run(study, run, model, variant="", *, right=5, clips=10, n_missing=0, 
     names = np.array([f"{number:05d}" for number in range(clips)])
     predictions = Predictions(names, np.zeros(clips, int), logits, glosses)
     facts = {**FACTS, "model": model, "variant": variant, "recipe": run, "seed": seed}
-    for split, name in (("test", "metrics.json"), ("val", "metrics-val.json")):
-        predictions.save(run_dir(study, run) / f"predictions-{split}.npz")
-        write_metrics(run_dir(study, run) / name, predictions, n_missing, **facts, split=split)
+    for split in ("test", "val"):
+        predictions.save(study.paths.predictions(run, split))
+    write_metrics(study.paths.metrics(run), predictions, n_missing, **facts, split="test")
 
 
 @pytest.fixture
@@ -126,19 +132,19 @@ def test_an_absent_run_is_named_with_the_command_that_makes_it(make_study):
     write_run(study, "i3d", "i3d")
     with pytest.raises(StudyError, match=r"run movinet-a0 has no metrics.*`make study STUDY=small`"):
         comparison(study)
-    (run_dir(study, "i3d") / "metrics-val.json").unlink()
-    with pytest.raises(StudyError, match=r"run i3d has no metrics-val\.json"):
+    study.paths.predictions("i3d", "val").unlink()
+    with pytest.raises(StudyError, match=r"i3d/predictions-val\.npz: no such predictions file; train the run first"):
         comparison(study)
 
 
 def test_broken_and_incomplete_metrics_are_named(make_study):
     study = make_study([{"recipe": "i3d"}])
     write_run(study, "i3d", "i3d")
-    path = run_dir(study, "i3d") / "metrics.json"
+    path = study.paths.metrics("i3d")
     metrics = json.loads(path.read_text())
-    del metrics["top1_full"], metrics["seed"]
+    del metrics["n_missing"], metrics["seed"]
     path.write_text(json.dumps(metrics))
-    with pytest.raises(StudyError, match=r"i3d/metrics\.json: lacks seed, top1_full"):
+    with pytest.raises(StudyError, match=r"i3d/metrics\.json: lacks n_missing, seed"):
         comparison(study)
     path.write_text("{")
     with pytest.raises(StudyError, match=r"i3d/metrics\.json: broken JSON"):
@@ -155,7 +161,7 @@ def test_seeds_scored_on_different_clips_have_no_mean(make_study):
 
 def test_written_csv_has_every_contract_column_and_parses(three_seeds):
     write_comparison(three_seeds)
-    text = (three_seeds.paths.table("comparison.csv")).read_text()
+    text = three_seeds.paths.table("comparison.csv").read_text()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0]) == COLUMNS
     assert json.loads(rows[0]["top1_ci95"]) == pytest.approx(wilson(4, 10), abs=1e-6)
@@ -166,7 +172,7 @@ def test_written_csv_has_every_contract_column_and_parses(three_seeds):
 
 def test_markdown_shows_percent_interval_and_mean_in_bold(three_seeds):
     write_comparison(three_seeds)
-    text = (three_seeds.paths.table("comparison.md")).read_text()
+    text = three_seeds.paths.table("comparison.md").read_text()
     low, high = (100 * bound for bound in wilson(4, 10))
     assert f"| 40.0 | {low:.1f} to {high:.1f} |" in " ".join(text.split())
     assert "**spobet-plus (mean of 3)**" in text
@@ -182,7 +188,7 @@ def test_markdown_of_synthetic_data_says_so_in_its_title(make_study):
     study = make_study([{"recipe": "i3d"}], synthetic=True)
     write_run(study, "i3d", "i3d")
     write_comparison(study)
-    title = (study.paths.table("comparison.md")).read_text().splitlines()[0]
+    title = study.paths.table("comparison.md").read_text().splitlines()[0]
     assert title == "# SYNTHETIC data. Comparison: One hundred glosses"
 
 
@@ -190,7 +196,7 @@ def test_markdown_says_on_how_many_of_the_official_clips_it_was_measured(make_st
     study = make_study([{"recipe": "i3d"}])
     write_run(study, "i3d", "i3d", n_missing=15)
     write_comparison(study)
-    text = (study.paths.table("comparison.md")).read_text()
+    text = study.paths.table("comparison.md").read_text()
     assert "**Measured on 10 of the 25 clips of the official test split**" in text
     assert "| 20.0 " in text  # 5 of 25, absent ones wrong
 
@@ -199,6 +205,54 @@ def test_predictions_of_all_runs_are_read_by_name(three_seeds):
     predictions = read_predictions(three_seeds)
     assert list(predictions) == three_seeds.run_names()
     assert (predictions["movinet-a0"].logits.argmax(axis=1) == 0).sum() == 5
-    (run_dir(three_seeds, "movinet-a0") / "predictions-val.npz").unlink()
+    three_seeds.paths.predictions("movinet-a0", "val").unlink()
     with pytest.raises(StudyError, match="movinet-a0/predictions-val"):
         read_predictions(three_seeds, "val")
+
+
+def test_scores_in_metrics_files_are_not_read(three_seeds):
+    before = comparison(three_seeds)
+    path = three_seeds.paths.metrics("movinet-a0")
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"top1": 0.99, "loss": 0.0}))
+    pd.testing.assert_frame_equal(comparison(three_seeds), before)
+
+
+NEW_METRIC = """
+
+def margin(predictions: Predictions) -> float:
+    top = np.sort(predictions.logits, axis=1)
+    return float((top[:, -1] - top[:, -2]).mean())
+
+
+METRICS["margin"] = Metric(margin, "margin")
+"""
+
+
+def test_a_new_metric_is_added_in_one_file_and_scores_old_reports(tmp_path):
+    shutil.copytree(REPOSITORY / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "workflow", tmp_path / "workflow")
+    shutil.copytree(REPOSITORY / "reports" / "sample" / "runs", tmp_path / "reports" / "sample" / "runs")
+    with (tmp_path / "lib" / "evaluation.py").open("a") as file:
+        file.write(NEW_METRIC)
+    notebook_11 = """
+from lib.report import write_comparison
+from lib.study import load_study
+write_comparison(load_study("sample", require_data=False))
+"""
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "STUDY_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", notebook_11], cwd=tmp_path, env=environment, check=True)
+    table = pd.read_csv(tmp_path / "reports" / "sample" / "tables" / "comparison.csv").set_index("run")
+    logits = Predictions.load(REPOSITORY / "reports/sample/runs/spobet/predictions-test.npz").logits
+    top = np.sort(logits, axis=1)
+    assert table.loc["spobet", "margin"] == pytest.approx((top[:, -1] - top[:, -2]).mean(), rel=1e-5)
+    assert "margin_sd" in table
+    assert "| margin" in (tmp_path / "reports" / "sample" / "tables" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("reports/*/tables/comparison.csv")), ids=lambda p: p.parts[-3])
+def test_every_committed_comparison_comes_out_of_its_predictions_to_the_digit(path):
+    study = load_study(path.parts[-3], "data", require_data=False)
+    table = comparison(study)
+    assert table.to_csv(index=False, float_format="%.6g") == path.read_text()
+    assert comparison_markdown(study, table) == path.with_suffix(".md").read_text()

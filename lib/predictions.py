@@ -1,0 +1,123 @@
+"""The predictions file: the one currency of evaluation, written alike by every run, framework and exported file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.paths import replacing
+from lib.settings import StudyError
+
+ARRAYS = ("video_id", "label", "logits", "glosses")
+
+
+class RunFacts(TypedDict):
+    """What metrics.json says about a run besides its scores. None: not known or not applicable."""
+
+    model: str
+    variant: str
+    recipe: str
+    input: str
+    frames: int | None
+    size: int | None
+    weights: str | None
+    seed: int
+    backend: str
+    split: str
+    params_m: float
+    gflops: float | None
+    train_seconds: float
+    epochs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The logits of one run for every present clip of one split, in index order.
+
+    video_id str (n,), unique · label int32 (n,), each in [0, classes) · logits float32 (n, classes), finite ·
+    glosses str (classes,), unique, in label order. Any integer labels, float logits and sequences of str are
+    taken and converted to these types.
+
+    Raises StudyError, naming the array or the clip, when one of these does not hold or there is no clip.
+    """
+
+    video_id: np.ndarray
+    label: np.ndarray
+    logits: np.ndarray
+    glosses: np.ndarray
+
+    def __post_init__(self) -> None:
+        arrays = {
+            "video_id": _strings("video_id", self.video_id),
+            "label": _numbers("label", self.label, kinds="iu", ndim=1).astype(np.int32),
+            "logits": _numbers("logits", self.logits, kinds="f", ndim=2).astype(np.float32),
+            "glosses": _strings("glosses", self.glosses),
+        }
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
+        self._check_shapes()
+        self._check_values()
+
+    def save(self, path: str | Path) -> None:
+        """Write the npz at `path` in one step: a reader sees the old file or the whole new one."""
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **{name: getattr(self, name) for name in ARRAYS})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Predictions":
+        """Read a predictions npz. Raises StudyError, naming the file, when it is absent, broken or wrong."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(*(file[name] for name in ARRAYS))
+        except FileNotFoundError:
+            raise StudyError(f"{path}: no such predictions file; train the run first") from None
+        except KeyError as error:
+            raise StudyError(f"{path}: not a predictions file, {error.args[0]}") from None
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
+            raise StudyError(f"{path}: not a valid predictions file: {error}") from None
+
+    def _check_shapes(self) -> None:
+        rows, classes = len(self.video_id), len(self.glosses)
+        if rows == 0 or classes == 0:
+            raise StudyError(f"predictions hold {rows} clips and {classes} glosses, need at least one of each")
+        if self.label.shape != (rows,):
+            raise StudyError(f"label has {len(self.label)} rows for {rows} clips in video_id")
+        if self.logits.shape != (rows, classes):
+            raise StudyError(f"logits are {self.logits.shape} for {rows} clips and {classes} glosses")
+
+    def _check_values(self) -> None:
+        classes = len(self.glosses)
+        outside = (self.label < 0) | (self.label >= classes)
+        if outside.any():
+            row = int(outside.argmax())
+            clip, label = self.video_id[row], self.label[row]
+            raise StudyError(f"clip {clip} has label {label}, need 0 to {classes - 1}, one of the glosses")
+        broken = ~np.isfinite(self.logits).all(axis=1)
+        if broken.any():
+            clip = self.video_id[broken.argmax()]
+            raise StudyError(
+                f"clip {clip} has logits that are not finite ({broken.sum()} such clips): did training diverge?"
+            )
+
+
+def _strings(name: str, values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat):
+        array = array.astype(str)
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise StudyError(f"{name} is {array.dtype} {array.shape}, need one row of str")
+    if len(np.unique(array)) < len(array):
+        values, counts = np.unique(array, return_counts=True)
+        raise StudyError(f"{name} holds {str(values[counts.argmax()])!r} {counts.max()} times, need it once")
+    return array
+
+
+def _numbers(name: str, values: ArrayLike, kinds: str, ndim: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in kinds or array.ndim != ndim:
+        kind = "float" if kinds == "f" else "integer"
+        raise StudyError(f"{name} is {array.dtype} {array.shape}, need {kind} of {ndim} dimension(s)")
+    return array

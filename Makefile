@@ -52,7 +52,7 @@ bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
 	@$(PYTHON) -m lib.bench $(PART)
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
-	@$(PYTHON) -m lib.data.download "$(DATA)" "$(SUBSET)" "$(ACCEPT)"
+	@$(PYTHON) data/download.py "$(DATA)" "$(SUBSET)" "$(ACCEPT)"
 
 # uv where the machine has it, else in a virtual environment of its own. The package itself is editable:
 # the notebooks import lib/ as it stands. Bytecode is compiled once here: a study starts a process for each notebook,

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from test_movinet import SMALL
 from torch import nn
 
 from lib.bench import export as bench
@@ -32,6 +31,7 @@ from lib.models.layers import frame_differences
 from lib.models.movinet_sizes import SIZES
 from lib.paths import Paths
 from lib.settings import StudyError
+from test_movinet import SMALL
 
 SIZE, FRAMES = 32, 4
 LABELS = ["book", "drink"]

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.special import softmax
-from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
 from lib.evaluation import Predictions
 from lib.export import tflite
@@ -18,6 +17,7 @@ from lib.export.release import release
 from lib.export.run import KEPT, Form, export_run, in_precision, open_run, path_of, trained
 from lib.runs import PoseRun
 from lib.settings import StudyError
+from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
 RUN = "small-s0"
 FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]

@@ -5,6 +5,7 @@
 The last word accepts the licence. Running it again resumes the download and retries what failed.
 """
 
+import json
 import shutil
 import sys
 import threading
@@ -21,9 +22,9 @@ import pandas as pd
 from tqdm import tqdm
 
 import sites
-from lib.data.index import ROUNDING_OVERSHOOT, to_file_frames
+from lib.data.sources import ROUNDING_OVERSHOOT, to_file_frames
 from lib.data.video import SUFFIXES, frames, frames_at, probe
-from lib.data.wlasl import SPLITS, read_annotations, read_urls
+from lib.data.wlasl import SPLITS, read_annotations
 from lib.paths import locked, replacing
 from lib.settings import StudyError
 from sites import DISK, Site, VideoError, site_of
@@ -76,6 +77,21 @@ def download_videos(root: Path, subset: int) -> pd.DataFrame:
             f"{folder}: cannot be written ({error.strerror or error}); make room or correct DATA"
         ) from None
     return clips[COLUMNS]
+
+
+def read_urls(root: Path, subset: int) -> dict[str, str]:
+    """Read the web addresses of the videos, by video_id, from the rich annotation files, which are valid.
+
+    Those in v0.3 take precedence over those in WLASL<n>: they are newer. Raises StudyError when there is no such file.
+    """
+    files = [root / "annotations" / name for name in (f"WLASL{subset}.json", "WLASL_v0.3.json")]
+    glosses = [gloss for file in files if file.is_file() for gloss in json.loads(file.read_bytes())]
+    if not glosses:
+        raise StudyError(
+            f"{root / 'annotations'} holds neither WLASL_v0.3.json nor WLASL{subset}.json, which say where the videos "
+            "are; get one from https://github.com/dxli94/WLASL (start_kit)"
+        )
+    return {clip["video_id"]: clip["url"] for gloss in glosses for clip in gloss["instances"] if clip.get("url")}
 
 
 def _find_present(folder: Path, video_ids: Iterable[str]) -> set[str]:

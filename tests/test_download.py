@@ -15,7 +15,7 @@ import pytest
 import download as downloading
 import sites
 from download import LICENCE, download_videos, main, summary
-from lib.data.index import to_file_frames
+from lib.data.sources import to_file_frames
 from lib.data.video import frames, probe
 from lib.data.wlasl import read_annotations
 from lib.settings import StudyError

@@ -32,7 +32,7 @@ def videos(tmp_path):
     return sorted(tmp_path.glob("*.mp4"))
 
 
-def test_sides_work_by_turns_in_processes_of_their_own_and_answer():
+def test_sides_work_alternately_in_their_own_processes_and_answer():
     with Side("bench_sides:sleepy", seconds=0.01) as ours, Side("bench_sides:sleepy", seconds=0.1) as peer:
         taken = alternate({"ours": ours, "peer": peer}, "sleep", rounds=2)
         assert peer("answer")["value"] == 42
@@ -56,7 +56,7 @@ def test_ratio_is_that_of_medians_and_the_target_decides():
     assert list(row)[: len(COLUMNS)] == COLUMNS
 
 
-def test_without_a_peer_there_is_no_ratio_and_nothing_is_met():
+def test_without_a_peer_there_is_no_ratio_and_no_target_is_met():
     row = report.compare("x", [Taken(1)], [], "≤ 0.5", note="the peer could not be installed")
     assert np.isnan(row["ratio"])
     assert row["met"] == ""
@@ -132,25 +132,25 @@ def test_both_ways_of_reading_clips_are_measured():
     assert all(row["unit"] == "clips/s" and row["ratio"] == row["ours"] / row["peer"] for row in rows)
 
 
-def test_the_official_package_that_cannot_be_installed_is_said_to_be(folder, tmp_path, monkeypatch):
+def test_an_official_package_that_cannot_be_installed_is_reported(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(official.shutil, "which", lambda name: str(tmp_path / "no-uv"))
     with pytest.raises(official.NotInstalledError, match=r"could not be installed or started: uv: No such file"):
         official.start("train")
 
 
-def test_operations_of_functions_are_counted_that_are_called_with_any_size():
+def test_operations_in_functions_of_any_size_are_counted():
     with Side("bench_sides:nested", backend="tensorflow") as side:  # as the official code's are
         assert side("count")["value"] == 2 * 2 * 49 * 6 * 36
 
 
-def test_a_row_of_costs_has_what_is_published_and_what_is_counted():
+def test_a_row_of_costs_has_published_and_counted_values():
     table = costs_of("x3d-xs")
     row = costs.row(table)
     assert row["published parameters, 1e6"] == 3.79
     assert row["multiply-adds, 1e9"] == table.loc["multiply-adds, 1e9", "ours"]
 
 
-def test_of_each_model_every_published_form_is_counted_and_of_the_smallest_movinet_the_phones_too():
+def test_every_published_form_is_counted_and_the_form_for_phones_of_the_smallest_movinet():
     assert {model: list(costs.forms(model)) for model in ("movinet-a0", "movinet-a5", "s3d")} == {
         "movinet-a0": ["base", "stream", "phone"],
         "movinet-a5": ["base", "stream"],
@@ -198,7 +198,7 @@ def test_both_torch_sides_have_as_many_parameters_and_take_a_step():
     keras.config.set_dtype_policy("float32")
 
 
-def test_memory_is_the_peak_even_after_it_is_given_back():
+def test_memory_is_the_peak_even_after_it_is_released():
     with Side("bench_sides:hungry", mebibytes=200) as side:
         before = side("memory")["value"]
         side("hold")

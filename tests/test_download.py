@@ -1,4 +1,4 @@
-"""Downloading WLASL's videos: politely, whole or not at all, with a report; from servers on this machine."""
+"""Downloading WLASL's videos: politely, complete or not at all, with a report; from local servers."""
 
 import errno
 import http.server
@@ -21,11 +21,11 @@ from lib.data.wlasl import read_annotations
 from lib.settings import StudyError
 from sites import AGENT, LONGEST_WAIT, site_of
 
-STALL = 0.4  # seconds after which a stalling server is given up
+STALL = 0.4  # seconds before a stalling server is given up
 
 
 def write_video(path, n_frames=12, codec="mpeg4", rate=25, noise=20):
-    """A video of a bright bar that stands at column i in frame i, over noise, which gives the file some length."""
+    """A video of a bright bar at column i in frame i, over noise, which makes the file long enough."""
     values = np.random.default_rng(0).integers(0, noise, (48, 64, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -120,7 +120,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """The downloader's clock, so that no test waits for real, but for STALL where a server stalls."""
+    """The downloader's clock, so that no test really waits, except for STALL where a server stalls."""
     clock = Clock()
     monkeypatch.setattr(sites, "monotonic", clock)
     monkeypatch.setattr(sites, "sleep", clock.sleep)
@@ -130,7 +130,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def serve(monkeypatch, clock):
-    """Starts a server and gives it; all end with the test."""
+    """Starts a server and returns it; all stop with the test."""
     monkeypatch.setenv("no_proxy", "*")
     servers = []
 
@@ -182,7 +182,7 @@ def outcome(report):
 
 
 def fetch(root):
-    """Download, and give the outcome."""
+    """Download, and return the outcome."""
     return outcome(download_videos(root, 1))
 
 
@@ -223,7 +223,7 @@ def test_a_video_is_downloaded_whole_and_a_second_run_asks_for_nothing(book, vid
         (["silent"] * 3, "timed out", 3, [2.0, 4.0]),
     ],
 )  # fmt: skip
-def test_what_a_server_does_decides_over_attempts_and_reason(
+def test_attempts_and_reason_depend_on_what_the_server_does(
     book, video, clock, tmp_path, monkeypatch, modes, reason, requests, slept
 ):
     book.files["/book.mp4.moved"] = video
@@ -238,7 +238,7 @@ def test_what_a_server_does_decides_over_attempts_and_reason(
 
 
 @pytest.mark.parametrize("stalling", ["", " stalling"])
-def test_a_broken_download_goes_on_where_it_stopped(book, video, tmp_path, monkeypatch, stalling):
+def test_an_interrupted_download_resumes_where_it_stopped(book, video, tmp_path, monkeypatch, stalling):
     book.modes["/book.mp4"] = [f"half{stalling}", "good"]
     monkeypatch.setattr(sites, "TIMEOUT", STALL)
     fetch(tmp_path)
@@ -246,7 +246,7 @@ def test_a_broken_download_goes_on_where_it_stopped(book, video, tmp_path, monke
     assert (tmp_path / "videos" / "00001.mp4").read_bytes() == video
 
 
-def test_what_came_before_a_failure_is_kept_for_the_next_run(book, video, tmp_path):
+def test_what_arrived_before_a_failure_is_kept_for_the_next_run(book, video, tmp_path):
     book.modes["/book.mp4"] = ["half", "status 500", "page"]  # a web page must not replace what is there
     assert fetch(tmp_path) == {"00001": "the server sent a web page instead of the file"}
     assert (tmp_path / "videos" / "00001.part").read_bytes() == video[: len(video) // 2]
@@ -256,16 +256,16 @@ def test_what_came_before_a_failure_is_kept_for_the_next_run(book, video, tmp_pa
 
 
 @pytest.mark.parametrize("modes", [["no_ranges"], ["good"]])
-def test_a_part_that_the_server_cannot_continue_is_downloaded_anew(book, video, tmp_path, modes):
+def test_a_partial_file_that_the_server_cannot_continue_is_downloaded_again(book, video, tmp_path, modes):
     book.modes["/book.mp4"] = list(modes)
     (tmp_path / "videos").mkdir()
-    kept = video[:1000] if modes == ["no_ranges"] else video + b"more"  # as long as no file there is
+    kept = video[:1000] if modes == ["no_ranges"] else video + b"more"  # longer than the file on the server
     (tmp_path / "videos" / "00001.part").write_bytes(kept)
     assert fetch(tmp_path) == {"00001": ""}
     assert (tmp_path / "videos" / "00001.mp4").read_bytes() == video
 
 
-def test_a_corrupt_part_is_thrown_away_so_that_the_next_run_succeeds(book, video, tmp_path):
+def test_a_corrupt_partial_file_is_discarded_so_the_next_run_succeeds(book, video, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "00001.part").write_bytes(b"x" * 1000)
     assert "cannot be opened as a video" in fetch(tmp_path)["00001"]
@@ -280,7 +280,7 @@ def test_a_file_that_ends_early_on_the_server_is_not_kept(book, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_requests_to_one_site_keep_their_distance(server, video, clock, tmp_path):
+def test_requests_to_one_site_are_spaced_out(server, video, clock, tmp_path):
     paths = [f"/{number}.mp4" for number in range(5)]
     server.files = dict.fromkeys(paths, video)
     server.modes["/2.mp4"] = ["status 500", "status 404"]
@@ -290,7 +290,7 @@ def test_requests_to_one_site_keep_their_distance(server, video, clock, tmp_path
     assert clock.slept == [1.0, 1.0, 2.0, 1.0, 1.0]
 
 
-def test_only_so_many_sites_are_asked_at_once(serve, video, tmp_path, monkeypatch):
+def test_the_number_of_simultaneous_connections_is_limited(serve, video, tmp_path, monkeypatch):
     meeting = threading.Barrier(2, timeout=5)  # breaks, and a request fails, unless two are under way together
     busy, peak, lock = 0, [], threading.Lock()
 
@@ -315,7 +315,7 @@ def test_only_so_many_sites_are_asked_at_once(serve, video, tmp_path, monkeypatc
     assert max(peak) == 2
 
 
-def test_a_site_that_does_not_answer_is_left_alone_and_the_others_are_not(serve, video, tmp_path):
+def test_only_a_site_that_does_not_answer_is_left_alone(serve, video, tmp_path):
     dead, alive = serve(), serve()
     clips = [(f"1000{number}", f"{dead.url}/{number}.mp4", {}) for number in range(6)]
     dead.modes = {f"/{number}.mp4": ["status 503"] * 3 for number in range(6)}
@@ -329,14 +329,14 @@ def test_a_site_that_does_not_answer_is_left_alone_and_the_others_are_not(serve,
     assert found["20000"] == ""
 
 
-def test_missing_files_do_not_count_as_a_site_that_does_not_answer(server, video, tmp_path):
+def test_missing_files_do_not_make_a_site_unresponsive(server, video, tmp_path):
     server.modes = {f"/{number}.mp4": ["status 404"] for number in range(5)}
     server.files["/5.mp4"] = video
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/{number}.mp4", {}) for number in range(6)])
     assert list(fetch(tmp_path).values()) == ["404 Not Found"] * 5 + [""]
 
 
-def test_one_address_is_asked_for_once_for_all_clips_that_come_from_it(server, video, tmp_path):
+def test_an_address_shared_by_several_clips_is_fetched_once(server, video, tmp_path):
     server.files["/book.mp4"] = video
     url = f"{server.url}/book.mp4"
     annotate(tmp_path, [("00001", url, {}), ("00002", url, {}), ("00003", url, {"split": "test"})])
@@ -348,7 +348,7 @@ def test_one_address_is_asked_for_once_for_all_clips_that_come_from_it(server, v
     assert len(server.requests) == 2
 
 
-def test_a_sign_is_cut_out_of_a_video_that_holds_many(server, tmp_path):
+def test_a_sign_is_cut_out_of_a_compilation(server, tmp_path):
     server.files["/many.mp4"] = write_video(tmp_path / "many.mp4", n_frames=40, rate=30)
     url = f"{server.url}/many.mp4"
     segments = {"00001": (6, 10), "00002": (21, 30), "00003": (500, 520)}
@@ -368,7 +368,7 @@ def test_a_sign_is_cut_out_of_a_video_that_holds_many(server, tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".swf", "flv"), (".mov", "mpeg4"), (".webm", "vp8"), (".SWF", "flv")])
-def test_a_file_keeps_the_suffix_of_its_address_where_it_can_be_decoded(server, tmp_path, suffix, codec):
+def test_a_file_keeps_a_known_suffix_of_its_address(server, tmp_path, suffix, codec):
     codec = "libvpx" if codec == "vp8" else codec
     server.files[f"/book{suffix}"] = write_video(tmp_path / f"clip{suffix.lower()}", codec=codec)
     server.modes[f"/book{suffix}"] = ["good application/x-shockwave-flash"]
@@ -392,7 +392,7 @@ def test_a_readable_file_of_any_suffix_is_kept(book, tmp_path):
     assert book.requests == []
 
 
-def test_an_unreadable_file_gives_way_to_a_good_one_and_to_nothing_else(server, tmp_path):
+def test_an_unreadable_file_is_replaced_only_by_a_readable_one(server, tmp_path):
     server.files["/book.swf"] = write_video(tmp_path / "clip.swf", codec="flv")
     server.modes["/book.swf"] = ["status 404"]
     annotate(tmp_path, [("00001", f"{server.url}/book.swf", {})])
@@ -427,7 +427,7 @@ def test_one_bad_entry_stops_nothing(server, video, tmp_path, url, reason):
     }
 
 
-def test_an_error_that_nobody_expected_becomes_a_reason(server, video, tmp_path, monkeypatch):
+def test_an_unexpected_error_becomes_a_reason(server, video, tmp_path, monkeypatch):
     server.files["/a.mp4"] = server.files["/b.mp4"] = video
     annotate(tmp_path, [("00001", f"{server.url}/a.mp4", {}), ("00002", f"{server.url}/b.mp4", {})])
 
@@ -439,7 +439,7 @@ def test_an_error_that_nobody_expected_becomes_a_reason(server, video, tmp_path,
     assert fetch(tmp_path) == {"00001": "ZeroDivisionError: odd file", "00002": ""}
 
 
-def test_a_full_disk_stops_the_run_and_what_came_before_is_reported(server, video, tmp_path, monkeypatch):
+def test_a_full_disk_stops_the_run_and_earlier_videos_are_reported(server, video, tmp_path, monkeypatch):
     server.files = {f"/{number}.mp4": video for number in range(3)}
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/{number}.mp4", {}) for number in range(3)])
     copy = downloading.shutil.copyfile
@@ -459,7 +459,7 @@ def test_a_full_disk_stops_the_run_and_what_came_before_is_reported(server, vide
     assert (tmp_path / "videos" / "00001.part").read_bytes() == video  # nothing is lost
 
 
-def test_a_stop_by_the_user_loses_nothing(server, video, clock, tmp_path, monkeypatch):
+def test_an_interrupted_run_loses_nothing(server, video, clock, tmp_path, monkeypatch):
     server.files = {f"/{number}.mp4": video for number in range(3)}
     server.modes["/1.mp4"] = ["half"]
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/{number}.mp4", {}) for number in range(3)])
@@ -517,7 +517,7 @@ def test_the_report_and_its_summary_have_a_row_for_every_official_clip(server, v
     assert re.search(r"videos: 100%.* 3/3 ", capsys.readouterr().err)
 
 
-def test_youtube_without_yt_dlp_is_said_and_costs_no_time(server, video, clock, tmp_path, monkeypatch):
+def test_without_yt_dlp_youtube_is_reported_without_waiting(server, video, clock, tmp_path, monkeypatch):
     monkeypatch.setattr(sites, "yt_dlp", None)
     server.files["/book.mp4"] = video
     clips = [("00001", "https://www.youtube.com/watch?v=abc", {}), ("00002", "https://youtu.be/abc", {})]
@@ -556,7 +556,7 @@ def youtube(monkeypatch):
     return fake
 
 
-def test_yt_dlp_gets_what_is_on_youtube(youtube, clock, tmp_path):
+def test_yt_dlp_fetches_videos_on_youtube(youtube, clock, tmp_path):
     root = tmp_path / "50% of it"
     root.mkdir()
     youtube.content = write_video(tmp_path / "clip.mp4", n_frames=40)
@@ -574,7 +574,7 @@ def test_yt_dlp_gets_what_is_on_youtube(youtube, clock, tmp_path):
     assert clock.slept == [1.0]  # both of its hosts are one site
 
 
-def test_errors_of_yt_dlp_become_reasons_and_a_refusal_is_tried_again(youtube, clock, tmp_path):
+def test_errors_of_yt_dlp_become_reasons_and_a_refusal_is_retried(youtube, clock, tmp_path):
     error = youtube.utils.DownloadError
     youtube.content = write_video(tmp_path / "clip.mp4")
     youtube.errors = [
@@ -590,7 +590,7 @@ def test_errors_of_yt_dlp_become_reasons_and_a_refusal_is_tried_again(youtube, c
     assert clock.slept == [1.0, 2.0]
 
 
-def test_yt_dlp_that_writes_nothing_is_a_failure_of_that_clip(youtube, tmp_path, monkeypatch):
+def test_a_clip_fails_if_yt_dlp_writes_nothing(youtube, tmp_path, monkeypatch):
     monkeypatch.setattr(youtube.YoutubeDL, "download", lambda *_: 0)
     annotate(tmp_path, [("00001", "https://youtu.be/live", {})])
     assert fetch(tmp_path)["00001"].startswith("FileNotFoundError")
@@ -606,7 +606,7 @@ def test_yt_dlp_that_writes_nothing_is_a_failure_of_that_clip(youtube, tmp_path,
         ("2", "yes", ".*annotations holds neither WLASL_v0.3.json.*WLASL2.json.*"),
     ],
 )
-def test_without_consent_or_sense_nothing_is_downloaded(server, tmp_path, capsys, subset, accept, message):
+def test_nothing_is_downloaded_without_consent_or_with_bad_arguments(server, tmp_path, capsys, subset, accept, message):
     annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
     assert main(str(tmp_path), subset, accept) == 1
     output = capsys.readouterr()
@@ -623,12 +623,12 @@ def test_a_data_root_that_does_not_exist_is_an_error(tmp_path, monkeypatch, caps
     assert f"error: the data root '{data}' does not exist: set DATA=<root>" in capsys.readouterr().err
 
 
-def test_the_licence_is_named_with_what_it_allows():
+def test_the_licence_text_names_the_terms():
     for words in ("C-UDA 1.0", "computational use only", "no commercial use", "belong to the sites"):
         assert words in LICENCE
 
 
-def test_with_consent_the_command_downloads_and_says_what_is_there(book, tmp_path, capsys):
+def test_with_consent_the_command_downloads_and_prints_a_summary(book, tmp_path, capsys):
     assert main(str(tmp_path), "1", "yes") == 0
     output = capsys.readouterr().out
     assert output.startswith(LICENCE)
@@ -636,7 +636,7 @@ def test_with_consent_the_command_downloads_and_says_what_is_there(book, tmp_pat
     assert output.endswith(f"report: {tmp_path / 'coverage.csv'}\n")
 
 
-def test_addresses_of_v03_come_before_those_of_a_subset(server, video, tmp_path):
+def test_addresses_in_v03_take_precedence(server, video, tmp_path):
     server.files["/new.mp4"] = video
     annotate(tmp_path, [("00001", f"{server.url}/new.mp4", {})])
     (tmp_path / "annotations" / "WLASL1.json").rename(tmp_path / "annotations" / "WLASL_v0.3.json")

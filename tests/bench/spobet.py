@@ -34,7 +34,7 @@ def main(name: str = "spobet", rounds: int = 3, clips: int = CLIPS) -> Path:
     form = {"threads": where["cores"], "clips": clips}
     with (
         Side("bench.spobet:side", which="ours", **form) as ours,
-        Side("bench.spobet:side", which="peer", **form) as peer,
+        Side("bench.spobet:side", which="published", **form) as peer,
     ):
         taken = alternate({"ours": ours, "peer": peer}, "epoch", rounds)
     row = compare(f"training epoch, {clips} clips", taken["ours"], taken["peer"], threads=where["cores"])

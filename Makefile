@@ -51,10 +51,10 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 	$(PYTHON) workflow/run_notebook.py --tidy $(NOTEBOOKS)
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
-	@$(PYTHON) -m lib.bench $(PART)
+	@PYTHONPATH=tests $(PYTHON) -m bench $(PART)
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
-	@$(PYTHON) -m lib.data.download "$(DATA)" "$(SUBSET)" "$(ACCEPT)"
+	@$(PYTHON) data/download.py "$(DATA)" "$(SUBSET)" "$(ACCEPT)"
 
 # uv where the machine has it, else in a virtual environment of its own. The package itself is editable:
 # the notebooks import lib/ as it stands. Bytecode is compiled once here: a study starts a process for each notebook,

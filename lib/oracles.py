@@ -1,119 +1,91 @@
-"""Keras Tuner's oracles, which say what to try next, shared by any number of workers through one file.
+"""Keras Tuner's oracles, which propose trials, shared by any number of workers through one file.
 
-Of Keras Tuner only the oracles are used. Its own way to spread a search is a server that every worker must reach; it
-waits for ever for a worker that was killed, and its files, written one after the other, can contradict one another
-after a kill. Here a worker takes the file, asks or tells the oracle, and puts the file back in one step.
+Only the oracles of Keras Tuner are used. Its distributed search needs a server that every worker can reach and that
+waits for ever for a killed worker, and its many state files can contradict one another after a kill. Here a worker
+locks the state file, asks or updates the oracle, and replaces the file in one step.
 """
 
-from __future__ import annotations
-
-import fcntl
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO, get_args
+from typing import Any, get_args
 
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
-from lib.paths import replacing
+from lib.paths import locked, replacing
 from lib.spaces import Dimension
 from lib.study import Tuner
 
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 TUNERS = get_args(Tuner)
 FACTOR = 3  # Hyperband keeps a third each time (Li et al. 2018, §3.6, recommend 3 or 4; Keras Tuner's default)
+Results = dict[str, dict[str, Any]]  # by trial number, in the order in which the trials ended
 
 
-class InOneFile:
-    """An oracle whose Shelf writes down what it knows, instead of Keras Tuner file by file."""
-
-    def save(self) -> None:
-        """Nothing."""
-
-    def _save_trial(self, _trial: Trial) -> None:
-        """Nothing."""
-
-
-class Random(InOneFile, RandomSearchOracle):
-    """Independent draws."""
-
-
-class Hyperband(InOneFile, HyperbandOracle):
-    """Many configurations for few epochs, the best third of them for three times as many, and so on."""
-
-
-class Bayesian(InOneFile, BayesianOptimizationOracle):
-    """A Gaussian process of what was found so far, and the configuration of the highest upper confidence bound."""
-
+class _Bayesian(BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Keras Tuner's, but drawing by the number of the trial.
+        """Propose as Keras Tuner does, but with a random state that depends on the trial only.
 
-        Its generator is not among what an oracle saves: after a resume it would propose something else.
+        Keras Tuner does not save its own, so that a resumed search would propose something else. The Gaussian process
+        is fitted to the completed trials; Keras Tuner guesses the results of the running ones from it.
         """
         self._random_state = np.random.RandomState([self.seed, int(trial_id)])
-        self._learn()
-        return super().populate_space(trial_id)
-
-    def _learn(self) -> None:
-        """Fit the process to the trials that have ended: those still running are guessed from it, pessimistically."""
         everything = self.trials
         self.trials = {name: trial for name, trial in everything.items() if trial.status == TrialStatus.COMPLETED}
         if self.trials:
             self.gpr.fit(*self._vectorize_trials())
         self.trials = everything
+        return super().populate_space(trial_id)
 
 
 def make_oracle(
     tuner: str, dimensions: dict[str, Dimension], trials: int, epochs: int, seed: int
 ) -> keras_tuner.Oracle:
-    """Make the oracle of a tuner that knows nothing yet.
+    """Make the oracle of a tuner before its first trial.
 
-    trials: how many `bayesian` and `random` try; epochs: the most that `hyperband` gives a trial.
+    trials: number of trials of "bayesian" and "random". epochs: the most that "hyperband" gives a trial.
     """
     common = {"objective": OBJECTIVE, "hyperparameters": hyperparameters(dimensions)}
-    # Far from every other seed: Keras Tuner counts up from it, so that near ones would draw the same trials (and 0 is
-    # to it no seed at all).
+    # Keras Tuner counts up from its seed, so that close seeds would draw the same trials, and takes 0 for no seed.
     own = int(np.random.SeedSequence([seed, TUNERS.index(tuner)]).generate_state(1)[0])
     common |= {"seed": own, "max_consecutive_failed_trials": None}
     if tuner == "hyperband":
-        oracle = Hyperband(max_epochs=epochs, factor=FACTOR, **common)
+        oracle = HyperbandOracle(max_epochs=epochs, factor=FACTOR, **common)
     elif tuner == "random":
-        oracle = Random(max_trials=trials, **common)
+        oracle = RandomSearchOracle(max_trials=trials, **common)
     else:
-        # Keras Tuner begins with three random trials for each dimension; a small search would be nothing else.
+        # Keras Tuner starts with three random trials per dimension, which would be all of a small search.
         first = min(3 * len(dimensions), max(2, trials // 2))
-        oracle = Bayesian(max_trials=trials, num_initial_points=first, **common)
+        oracle = _Bayesian(max_trials=trials, num_initial_points=first, **common)
     oracle.verbose = 0
+    oracle.save = oracle._save_trial = lambda *_: None  # its own files: Shelf saves it
     return oracle
 
 
 def hyperparameters(dimensions: dict[str, Dimension]) -> keras_tuner.HyperParameters:
-    """A space in Keras Tuner's terms. Steps become choices: its own of floats lose the last (0.5 // 0.1 is 4)."""
+    """A space in Keras Tuner's terms. Steps become choices, because its own lose the last one (0.5 // 0.1 is 4)."""
     space = keras_tuner.HyperParameters()
     for name, dimension in dimensions.items():
-        values = dimension.values()
-        scale = "log" if dimension.log else "linear"
-        if values:
+        if values := dimension.values():
             space.Choice(name, values, ordered=not isinstance(values[0], str))
-        elif dimension.whole:
-            space.Int(name, dimension.min, dimension.max, sampling=scale)
         else:
-            space.Float(name, dimension.min, dimension.max, sampling=scale)
+            add = space.Int if dimension.whole else space.Float
+            add(name, dimension.min, dimension.max, sampling="log" if dimension.log else "linear")
     return space
 
 
 def hyperband_cost(epochs: int) -> tuple[int, int]:
-    """Trials and epochs of one whole Hyperband of at most `epochs` (>= 1) a trial, were none to stop early.
+    """Trials and epochs of a whole Hyperband of at most `epochs` (>= 1) per trial, without early stopping.
 
-    A trial that is taken further goes on from where it stopped, and costs the epochs that are added.
+    A trial that is promoted resumes from its checkpoint and costs only the additional epochs.
     """
-    oracle = Hyperband(objective=OBJECTIVE, max_epochs=epochs, factor=FACTOR, seed=1)
+    oracle = HyperbandOracle(objective=OBJECTIVE, max_epochs=epochs, factor=FACTOR, seed=1)
     trials = cost = 0
     for bracket in range(oracle._get_num_brackets()):
         done = 0
@@ -123,54 +95,39 @@ def hyperband_cost(epochs: int) -> tuple[int, int]:
     return trials, cost
 
 
-class Worker:
-    """A process that runs trials: known by a lock, which ends with the process, however that ends."""
+@contextmanager
+def working(folder: Path) -> Iterator[Path]:
+    """Register this process as a worker. Yields its lock file in `folder`, which it holds while it is alive."""
+    path = folder / f"{socket.gethostname()}-{os.getpid()}"
+    with locked(path):
+        try:
+            yield path
+        finally:
+            path.unlink()
 
-    def __init__(self, folder: Path) -> None:
-        """folder: where the locks of all workers lie; on a file system that has flock (local, NFS 4)."""
-        self.folder, self.name = folder, f"{socket.gethostname()}-{os.getpid()}"
 
-    def __enter__(self) -> Self:
-        """Begin to live."""
-        self.lock = open_lock(self.folder / self.name)
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Live no more."""
-        (self.folder / self.name).unlink()
-        self.lock.close()
-
-    def lives(self, name: str) -> bool:
-        """Whether the worker of a name is still there."""
-        if not (self.folder / name).exists():
-            return False
-        with open_lock(self.folder / name) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+def is_alive(worker: Path) -> bool:
+    """Whether the process of a worker still holds its lock file."""
+    if not worker.exists():
         return False
-
-
-def open_lock(path: Path) -> TextIO:
-    """Open a file to lock, making it where it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a")
+    try:
+        with locked(worker, wait=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 class Shelf:
-    """Where an oracle lies between two questions: state.json, with all trials and what came of them."""
+    """The saved state of one tuner's oracle: state.json with all trials and their results."""
 
     def __init__(self, folder: Path, make: Callable[[], keras_tuner.Oracle]) -> None:
-        """make: the oracle before the first trial."""
+        """make: returns the oracle before the first trial."""
         self.folder, self.make = folder, make
 
     @contextmanager
-    def turn(self) -> Iterator[tuple[keras_tuner.Oracle, dict[str, dict[str, Any]]]]:
-        """The oracle and the results by trial, for this worker alone; what is changed is kept, unless it raises."""
-        with open_lock(self.folder / "turn.lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def _turn(self) -> Iterator[tuple[keras_tuner.Oracle, Results]]:
+        """The oracle and the results, for this worker alone; changes are saved unless an error is raised."""
+        with locked(self.folder / "turn.lock"):
             oracle, results = self.read()
             yield oracle, results
             trials = [trial.get_state() for trial in oracle.trials.values()]
@@ -178,8 +135,8 @@ class Shelf:
             with replacing(self.folder / "state.json") as partial:
                 partial.write_text(json.dumps(state, indent=1))
 
-    def read(self) -> tuple[keras_tuner.Oracle, dict[str, dict[str, Any]]]:
-        """The oracle and the results by trial, as they were last put back."""
+    def read(self) -> tuple[keras_tuner.Oracle, Results]:
+        """The oracle and the results as they were last saved."""
         oracle, path = self.make(), self.folder / "state.json"
         if not path.exists():
             return oracle, {}
@@ -188,15 +145,15 @@ class Shelf:
         oracle.set_state(state["oracle"])
         return oracle, state["results"]
 
-    def claim(self, worker: Worker) -> tuple[Trial | None, bool]:
-        """A trial for a worker, if there is one to run now, and whether the search has ended.
+    def claim(self, worker: Path) -> tuple[Trial | None, bool]:
+        """Claim a trial for a worker. Returns the trial, or None if there is none to run now, and whether all are done.
 
-        A trial whose worker is no more comes first; its training goes on from its checkpoint. None does not mean the
-        end: what others are running may have to be known first, or to be taken over.
+        A trial whose worker was killed comes first and resumes from its checkpoint. None without the end means that
+        the next proposal depends on trials that other workers are running.
         """
-        with self.turn() as (oracle, _):
+        with self._turn() as (oracle, _):
             for name, trial in list(oracle.ongoing_trials.items()):
-                if name != worker.name and not worker.lives(name):
+                if name != worker.name and not is_alive(worker.with_name(name)):
                     oracle.ongoing_trials.pop(name)
                     oracle._retry_queue.append(trial.trial_id)
             trial = oracle.create_trial(worker.name)
@@ -205,17 +162,17 @@ class Shelf:
             return None, trial.status == TrialStatus.STOPPED and not oracle.ongoing_trials
 
     def finish(self, trial_id: str, result: dict[str, Any]) -> int:
-        """Tell what came of a trial. Returns how many trials have failed since one last succeeded.
+        """Record the result of a trial. Returns how many trials in a row have failed.
 
-        result: `status`, "COMPLETED" or "FAILED"; of the first `val_accuracy` and `best_epoch`; whatever is to be kept.
-        The oracle takes a failure for an accuracy of 0. Keras Tuner leaves failures out: its Gaussian process goes on
-        proposing what fails, and a bracket of Hyperband with one failure too many takes nobody further.
+        result: `status`, "COMPLETED" or "FAILED"; of a completed one `val_accuracy` and `best_epoch`; anything else
+        that is to be kept.
+        For the oracle a failed trial has an accuracy of 0. Keras Tuner would ignore it: the Gaussian process goes on
+        proposing what fails, and a Hyperband bracket with one failure too many promotes no trial.
         """
-        with self.turn() as (oracle, results):
+        with self._turn() as (oracle, results):
             results[trial_id] = result
-            oracle.update_trial(
-                trial_id, {OBJECTIVE.name: result.get("val_accuracy", 0.0)}, result.get("best_epoch", 0)
-            )
+            metrics = {OBJECTIVE.name: result.get("val_accuracy", 0.0)}
+            oracle.update_trial(trial_id, metrics, result.get("best_epoch", 0))
             trial = oracle.trials[trial_id]
             trial.status = TrialStatus.COMPLETED
             oracle.end_trial(trial)

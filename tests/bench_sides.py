@@ -1,4 +1,4 @@
-"""Sides for the tests of lib.bench.sides: light, as each process imports this file anew."""
+"""Sides for the tests of the benchmarks: light, because each process imports this file anew."""
 
 import time
 
@@ -9,7 +9,22 @@ def sleepy(seconds):
 
 
 def hungry(mebibytes):
-    """A side that holds so much memory for a moment."""
-    from lib.bench.preprocessing import peak_memory
+    """A side that holds that much memory for a moment."""
+    from bench.preprocessing import peak_memory
 
     return {"hold": lambda: len(bytearray(b"x") * (mebibytes << 20)), "memory": peak_memory}
+
+
+def nested():
+    """A side that counts the operations of a graph with functions that are called with clips of any size."""
+    import tensorflow as tf
+
+    from bench.official import nodes
+    from lib.models.cost import operations_of
+
+    kernel = tf.zeros((3, 3, 4, 6))
+    any_size = [tf.TensorSpec((None, None, None, 4))]
+    convolve = tf.function(lambda x: tf.nn.conv2d(x, kernel, 1, "VALID"), input_signature=any_size)
+    twice = tf.function(lambda x: convolve(x) + convolve(x + 1))
+    graph = twice.get_concrete_function(tf.TensorSpec((1, 9, 9, 4))).graph
+    return {"count": lambda: sum(operations_of(*node) for node in nodes(graph))}

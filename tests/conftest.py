@@ -2,6 +2,8 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
+from helpers import RECIPE, make_study
 from hypothesis import settings
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
@@ -35,3 +37,23 @@ def official_weights():
 def repository():
     """Root of the repository."""
     return REPOSITORY
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """A folder of recipes that holds small.yaml; returns a function that writes another one."""
+    monkeypatch.setattr("lib.paths.RECIPES", tmp_path)
+
+    def write(name, content):
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        (tmp_path / f"{name}.yaml").write_text(text)
+
+    write("small", RECIPE)
+    return write
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, recipes):
+    """See `make_study`."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
+    return make_study(tmp_path)

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.bench import __main__ as bench
-from lib.bench import clips, official, preprocessing, report, spobet, torch_video
-from lib.bench.sides import REPOSITORY, Side, Taken, alternate
+from bench import __main__ as bench
+from bench import clips, costs, export, official, preprocessing, report, spobet, torch_video
+from bench.sides import REPOSITORY, Side, Taken, alternate
+from lib.export.files import open_model
+from lib.models.cost import costs as costs_of
 
 COLUMNS = ["measured", "unit", "ours", "peer", "ratio", "lowest", "highest", "target", "met"]
 MACHINE = ["processor", "cores", "memory_gib", "load", "system", "python", "versions"]
@@ -25,13 +27,13 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def videos(tmp_path):
-    """Two made-up videos, one of them wide."""
+    """Two synthetic videos, one of them wide."""
     clips.make_videos(tmp_path, [(64, 64), (128, 64)], noise=4, clips=2)
     return sorted(tmp_path.glob("*.mp4"))
 
 
-def test_sides_work_by_turns_in_processes_of_their_own_and_answer():
-    with Side("tests.bench_sides:sleepy", seconds=0.01) as ours, Side("tests.bench_sides:sleepy", seconds=0.1) as peer:
+def test_sides_work_alternately_in_their_own_processes_and_answer():
+    with Side("bench_sides:sleepy", seconds=0.01) as ours, Side("bench_sides:sleepy", seconds=0.1) as peer:
         taken = alternate({"ours": ours, "peer": peer}, "sleep", rounds=2)
         assert peer("answer")["value"] == 42
     assert [len(times) for times in taken.values()] == [2, 2]
@@ -41,7 +43,7 @@ def test_sides_work_by_turns_in_processes_of_their_own_and_answer():
 
 def test_a_side_that_fails_says_why():
     with pytest.raises(RuntimeError, match="no_such_side"):
-        Side("tests.bench_sides:no_such_side")
+        Side("bench_sides:no_such_side")
 
 
 def test_ratio_is_that_of_medians_and_the_target_decides():
@@ -54,7 +56,7 @@ def test_ratio_is_that_of_medians_and_the_target_decides():
     assert list(row)[: len(COLUMNS)] == COLUMNS
 
 
-def test_without_a_peer_there_is_no_ratio_and_nothing_is_met():
+def test_without_a_peer_there_is_no_ratio_and_no_target_is_met():
     row = report.compare("x", [Taken(1)], [], "≤ 0.5", note="the peer could not be installed")
     assert np.isnan(row["ratio"])
     assert row["met"] == ""
@@ -116,7 +118,7 @@ def read_all(video):
     return np.stack(frames)
 
 
-def test_made_up_videos_have_the_sizes_asked_for_and_noise_where_asked(videos, tmp_path):
+def test_synthetic_videos_have_the_sizes_asked_for_and_noise_where_asked(videos, tmp_path):
     assert [cv2.VideoCapture(str(video)).read()[1].shape for video in videos] == [(64, 64, 3), (64, 128, 3)]
     picture = np.full((32, 32, 3), 100, np.uint8)
     first, second = clips.film([picture, picture], noise=5)
@@ -130,22 +132,74 @@ def test_both_ways_of_reading_clips_are_measured():
     assert all(row["unit"] == "clips/s" and row["ratio"] == row["ours"] / row["peer"] for row in rows)
 
 
-def test_the_official_package_that_cannot_be_installed_is_said_to_be(tmp_path, monkeypatch):
+def test_an_official_package_that_cannot_be_installed_is_reported(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(official.shutil, "which", lambda name: str(tmp_path / "no-uv"))
-    with pytest.raises(official.NotInstalledError, match="No such file"):
-        official.install(tmp_path / "official")
+    with pytest.raises(official.NotInstalledError, match=r"could not be installed or started: uv: No such file"):
+        official.start("train")
+
+
+def test_operations_in_functions_of_any_size_are_counted():
+    with Side("bench_sides:nested", backend="tensorflow") as side:  # as the official code's are
+        assert side("count")["value"] == 2 * 2 * 49 * 6 * 36
+
+
+def test_a_row_of_costs_has_published_and_counted_values():
+    table = costs_of("x3d-xs")
+    row = costs.row(table)
+    assert row["published parameters, 1e6"] == 3.79
+    assert row["multiply-adds, 1e9"] == table.loc["multiply-adds, 1e9", "ours"]
+
+
+def test_every_published_form_is_counted_and_the_form_for_phones_of_the_smallest_movinet():
+    assert {model: list(costs.forms(model)) for model in ("movinet-a0", "movinet-a5", "s3d")} == {
+        "movinet-a0": ["base", "stream", "phone"],
+        "movinet-a5": ["base", "stream"],
+        "s3d": [""],
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The two files of one network: TensorFlow Lite and ONNX."""
+    path = tmp_path_factory.mktemp("export") / "m.tflite"
+    export.export_clip(str(path), "spobet-plus")
+    return path, path.with_suffix(".onnx")
+
+
+def test_both_runtimes_are_compared_on_one_network(exported):
+    runners = [open_model(path) for path in exported]
+    clip = np.random.default_rng(0).random(runners[0].zeros()["clip"].shape, np.float32)
+    logits = [runner({"clip": clip})["logits"] for runner in runners]
+    assert logits[0].shape == (1, official.CLASSES)
+    np.testing.assert_allclose(*logits, atol=1e-4)
+
+
+def test_exported_files_are_called_alternately_and_a_missing_peer_is_named(exported, folder, tmp_path, monkeypatch):
+    both = export.timed("a clip", dict(zip(("ours", "peer"), exported, strict=True)), rounds=3)
+    assert both["ratio"] == both["ours"] / both["peer"] > 0
+    assert both["rounds"] == 3
+
+    def no_official(folder):
+        raise official.NotInstalledError("no network")
+
+    monkeypatch.setattr(export, "exported", lambda what, folder, **options: exported[0])
+    monkeypatch.setattr(official, "install", no_official)
+    rows = [export.frame_row(tmp_path, rounds=1, size=8), export.phone_row(tmp_path, rounds=1, size=8)]
+    assert [np.isnan(row["ratio"]) for row in rows] == [True, True]
+    assert "no network" in rows[0]["note"]
+    assert "movinet_a0_stream_k600_int8.tflite" in rows[1]["note"]
 
 
 def test_both_torch_sides_have_as_many_parameters_and_take_a_step():
-    form = {"name": "x3d", "batch": 2, "frames": 4, "size": 64}
+    form = {"model": "x3d-s", "batch": 2, "frames": 4, "size": 64}
     sides = [getattr(torch_video, side)(**form) for side in ("ours", "published")]
     assert sides[0]["parameters"]() == sides[1]["parameters"]()
     assert all(np.isfinite(side["step"]()) for side in sides)
     keras.config.set_dtype_policy("float32")
 
 
-def test_memory_is_the_peak_even_after_it_is_given_back():
-    with Side("tests.bench_sides:hungry", mebibytes=200) as side:
+def test_memory_is_the_peak_even_after_it_is_released():
+    with Side("bench_sides:hungry", mebibytes=200) as side:
         before = side("memory")["value"]
         side("hold")
         assert 150 < side("memory")["value"] - before < 300

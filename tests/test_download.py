@@ -1,33 +1,31 @@
-"""Downloading WLASL's videos: politely, whole or not at all, with a report; from servers on this machine."""
+"""Downloading WLASL's videos: politely, complete or not at all, with a report; from local servers."""
 
 import errno
 import http.server
-import importlib.machinery
 import json
 import re
-import sys
 import threading
 import types
-from dataclasses import replace
 
 import av
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data import download as downloading
-from lib.data.download import LICENCE, download_videos, main, summary
-from lib.data.sites import AGENT, LONGEST_WAIT, Manners, site_of
+import download as downloading
+import sites
+from download import LICENCE, download_videos, main, summary
 from lib.data.sources import to_file_frames
 from lib.data.video import frames, probe
 from lib.data.wlasl import read_annotations
 from lib.settings import StudyError
+from sites import AGENT, LONGEST_WAIT, site_of
 
-STALL = 0.4  # seconds after which a stalling server is given up
+STALL = 0.4  # seconds before a stalling server is given up
 
 
 def write_video(path, n_frames=12, codec="mpeg4", rate=25, noise=20):
-    """A video of a bright bar that stands at column i in frame i, over noise, which gives the file some length."""
+    """A video of a bright bar at column i in frame i, over noise, which makes the file long enough."""
     values = np.random.default_rng(0).integers(0, noise, (48, 64, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -120,14 +118,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Be quiet."""
 
 
-@pytest.fixture
-def clock():
-    return Clock()
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The downloader's clock, so that no test really waits, except for STALL where a server stalls."""
+    clock = Clock()
+    monkeypatch.setattr(sites, "monotonic", clock)
+    monkeypatch.setattr(sites, "sleep", clock.sleep)
+    monkeypatch.setattr(sites, "ATTEMPTS", 3)
+    return clock
 
 
 @pytest.fixture
 def serve(monkeypatch, clock):
-    """Starts a server and gives it; all end with the test."""
+    """Starts a server and returns it; all stop with the test."""
     monkeypatch.setenv("no_proxy", "*")
     servers = []
 
@@ -153,9 +156,11 @@ def server(serve):
 
 
 @pytest.fixture
-def manners(clock):
-    """No test waits for real, but for STALL where a server stalls."""
-    return Manners(pause=1.0, timeout=10, attempts=3, wait=2.0, clock=clock, sleep=clock.sleep)
+def book(server, video, tmp_path):
+    """A server that has the video of the only clip, 00001, that the annotations under tmp_path list."""
+    server.files["/book.mp4"] = video
+    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
+    return server
 
 
 def annotate(root, clips, subset=1):
@@ -176,6 +181,11 @@ def outcome(report):
     return dict(zip(report["video_id"], report["reason"], strict=True))
 
 
+def fetch(root):
+    """Download, and return the outcome."""
+    return outcome(download_videos(root, 1))
+
+
 def names(root):
     return sorted(path.name for path in (root / "videos").iterdir() if path.name != ".download.lock")
 
@@ -186,15 +196,13 @@ def numbers(path, source):
     return [int(np.abs(originals - image).mean((1, 2, 3)).argmin()) for image in frames(path)]
 
 
-def test_a_video_is_downloaded_whole_and_a_second_run_asks_for_nothing(server, video, manners, tmp_path):
-    server.files["/book.mp4"] = video
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
+def test_a_video_is_downloaded_whole_and_a_second_run_asks_for_nothing(book, video, tmp_path):
     for _ in range(2):
-        assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+        assert fetch(tmp_path) == {"00001": ""}
         assert (tmp_path / "videos" / "00001.mp4").read_bytes() == video
         assert names(tmp_path) == ["00001.mp4"]
-    assert server.requests == [("/book.mp4", None, 0.0)]
-    assert server.agents == {AGENT}
+    assert book.requests == [("/book.mp4", None, 0.0)]
+    assert book.agents == {AGENT}
 
 
 @pytest.mark.parametrize(
@@ -215,85 +223,74 @@ def test_a_video_is_downloaded_whole_and_a_second_run_asks_for_nothing(server, v
         (["silent"] * 3, "timed out", 3, [2.0, 4.0]),
     ],
 )  # fmt: skip
-def test_what_a_server_does_decides_over_attempts_and_reason(
-    server, video, manners, clock, tmp_path, modes, reason, requests, slept
+def test_attempts_and_reason_depend_on_what_the_server_does(
+    book, video, clock, tmp_path, monkeypatch, modes, reason, requests, slept
 ):
-    server.files = {"/book.mp4": video, "/book.mp4.moved": video}
-    server.modes["/book.mp4"] = list(modes)
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
-    timeout = STALL if modes[0] in ("silent", "half stalling") else manners.timeout
-    report = download_videos(tmp_path, 1, replace(manners, timeout=timeout))
-    assert re.fullmatch(reason, outcome(report)["00001"])
-    assert len(server.requests) == requests
+    book.files["/book.mp4.moved"] = video
+    book.modes["/book.mp4"] = list(modes)
+    if modes[0] in ("silent", "half stalling"):
+        monkeypatch.setattr(sites, "TIMEOUT", STALL)
+    assert re.fullmatch(reason, fetch(tmp_path)["00001"])
+    assert len(book.requests) == requests
     assert clock.slept == slept
     assert names(tmp_path) == ([] if reason else ["00001.mp4"])
     assert reason or (tmp_path / "videos" / "00001.mp4").read_bytes() == video
 
 
 @pytest.mark.parametrize("stalling", ["", " stalling"])
-def test_a_broken_download_goes_on_where_it_stopped(server, video, manners, tmp_path, stalling):
-    server.files["/book.mp4"] = video
-    server.modes["/book.mp4"] = [f"half{stalling}", "good"]
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
-    download_videos(tmp_path, 1, replace(manners, timeout=STALL if stalling else manners.timeout))
-    assert [asked for _, asked, _ in server.requests] == [None, f"bytes={len(video) // 2}-"]
+def test_an_interrupted_download_resumes_where_it_stopped(book, video, tmp_path, monkeypatch, stalling):
+    book.modes["/book.mp4"] = [f"half{stalling}", "good"]
+    monkeypatch.setattr(sites, "TIMEOUT", STALL)
+    fetch(tmp_path)
+    assert [asked for _, asked, _ in book.requests] == [None, f"bytes={len(video) // 2}-"]
     assert (tmp_path / "videos" / "00001.mp4").read_bytes() == video
 
 
-def test_what_came_before_a_failure_is_kept_for_the_next_run(server, video, manners, tmp_path):
-    server.files["/book.mp4"] = video
-    server.modes["/book.mp4"] = ["half", "status 500", "page"]  # a web page must not replace what is there
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": "the server sent a web page instead of the file"}
+def test_what_arrived_before_a_failure_is_kept_for_the_next_run(book, video, tmp_path):
+    book.modes["/book.mp4"] = ["half", "status 500", "page"]  # a web page must not replace what is there
+    assert fetch(tmp_path) == {"00001": "the server sent a web page instead of the file"}
     assert (tmp_path / "videos" / "00001.part").read_bytes() == video[: len(video) // 2]
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
-    assert server.requests[-1][1] == f"bytes={len(video) // 2}-"
+    assert fetch(tmp_path) == {"00001": ""}
+    assert book.requests[-1][1] == f"bytes={len(video) // 2}-"
     assert names(tmp_path) == ["00001.mp4"]
 
 
 @pytest.mark.parametrize("modes", [["no_ranges"], ["good"]])
-def test_a_part_that_the_server_cannot_continue_is_downloaded_anew(server, video, manners, tmp_path, modes):
-    server.files["/book.mp4"] = video
-    server.modes["/book.mp4"] = list(modes)
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
+def test_a_partial_file_that_the_server_cannot_continue_is_downloaded_again(book, video, tmp_path, modes):
+    book.modes["/book.mp4"] = list(modes)
     (tmp_path / "videos").mkdir()
-    kept = video[:1000] if modes == ["no_ranges"] else video + b"more"  # as long as no file there is
+    kept = video[:1000] if modes == ["no_ranges"] else video + b"more"  # longer than the file on the server
     (tmp_path / "videos" / "00001.part").write_bytes(kept)
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
     assert (tmp_path / "videos" / "00001.mp4").read_bytes() == video
 
 
-def test_a_corrupt_part_is_thrown_away_so_that_the_next_run_succeeds(server, video, manners, tmp_path):
-    server.files["/book.mp4"] = video
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
+def test_a_corrupt_partial_file_is_discarded_so_the_next_run_succeeds(book, video, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "00001.part").write_bytes(b"x" * 1000)
-    assert "cannot be opened as a video" in outcome(download_videos(tmp_path, 1, manners))["00001"]
+    assert "cannot be opened as a video" in fetch(tmp_path)["00001"]
     assert names(tmp_path) == []
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
 
 
-def test_a_file_that_ends_early_on_the_server_is_not_kept(server, manners, tmp_path):
+def test_a_file_that_ends_early_on_the_server_is_not_kept(book, tmp_path):
     content = write_video(tmp_path / "whole.mkv", n_frames=40, noise=200)
-    server.files["/book.mp4"] = content[: int(0.6 * len(content))]
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
-    assert re.fullmatch(
-        r"cut short, \d+ of \d+ frames are in the file", outcome(download_videos(tmp_path, 1, manners))["00001"]
-    )
+    book.files["/book.mp4"] = content[: int(0.6 * len(content))]
+    assert re.fullmatch(r"cut short, \d+ of \d+ frames are in the file", fetch(tmp_path)["00001"])
     assert names(tmp_path) == []
 
 
-def test_requests_to_one_site_keep_their_distance(server, video, manners, clock, tmp_path):
+def test_requests_to_one_site_are_spaced_out(server, video, clock, tmp_path):
     paths = [f"/{number}.mp4" for number in range(5)]
     server.files = dict.fromkeys(paths, video)
     server.modes["/2.mp4"] = ["status 500", "status 404"]
     annotate(tmp_path, [(f"0000{number}", server.url + path, {}) for number, path in enumerate(paths)])
-    download_videos(tmp_path, 1, manners)
+    download_videos(tmp_path, 1)
     assert [time for *_, time in server.requests] == [0.0, 1.0, 2.0, 4.0, 5.0, 6.0]  # 2 s before the second attempt
     assert clock.slept == [1.0, 1.0, 2.0, 1.0, 1.0]
 
 
-def test_only_so_many_sites_are_asked_at_once(serve, video, clock, tmp_path):
+def test_the_number_of_simultaneous_connections_is_limited(serve, video, tmp_path, monkeypatch):
     meeting = threading.Barrier(2, timeout=5)  # breaks, and a request fails, unless two are under way together
     busy, peak, lock = 0, [], threading.Lock()
 
@@ -312,18 +309,19 @@ def test_only_so_many_sites_are_asked_at_once(serve, video, clock, tmp_path):
     for server in servers:
         server.files["/book.mp4"] = video
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/book.mp4", {}) for number, server in enumerate(servers)])
-    report = download_videos(tmp_path, 1, Manners(attempts=1, connections=2, clock=clock, sleep=clock.sleep))
-    assert set(outcome(report).values()) == {""}
+    monkeypatch.setattr(sites, "ATTEMPTS", 1)
+    monkeypatch.setattr(downloading, "CONNECTIONS", 2)
+    assert set(fetch(tmp_path).values()) == {""}
     assert max(peak) == 2
 
 
-def test_a_site_that_does_not_answer_is_left_alone_and_the_others_are_not(serve, video, manners, tmp_path):
+def test_only_a_site_that_does_not_answer_is_left_alone(serve, video, tmp_path):
     dead, alive = serve(), serve()
     clips = [(f"1000{number}", f"{dead.url}/{number}.mp4", {}) for number in range(6)]
     dead.modes = {f"/{number}.mp4": ["status 503"] * 3 for number in range(6)}
     alive.files["/book.mp4"] = video
     annotate(tmp_path, [*clips, ("20000", f"{alive.url}/book.mp4", {})])
-    found = outcome(download_videos(tmp_path, 1, manners))
+    found = fetch(tmp_path)
     assert [found[f"1000{number}"] for number in range(3)] == ["503 Service Unavailable"] * 3
     left = f"{site_of(dead.url)} did not answer 3 times in a row; run again later"
     assert [found[f"1000{number}"] for number in range(3, 6)] == [left] * 3
@@ -331,32 +329,32 @@ def test_a_site_that_does_not_answer_is_left_alone_and_the_others_are_not(serve,
     assert found["20000"] == ""
 
 
-def test_missing_files_do_not_count_as_a_site_that_does_not_answer(server, video, manners, tmp_path):
+def test_missing_files_do_not_make_a_site_unresponsive(server, video, tmp_path):
     server.modes = {f"/{number}.mp4": ["status 404"] for number in range(5)}
     server.files["/5.mp4"] = video
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/{number}.mp4", {}) for number in range(6)])
-    assert list(outcome(download_videos(tmp_path, 1, manners)).values()) == ["404 Not Found"] * 5 + [""]
+    assert list(fetch(tmp_path).values()) == ["404 Not Found"] * 5 + [""]
 
 
-def test_one_address_is_asked_for_once_for_all_clips_that_come_from_it(server, video, manners, tmp_path):
+def test_an_address_shared_by_several_clips_is_fetched_once(server, video, tmp_path):
     server.files["/book.mp4"] = video
     url = f"{server.url}/book.mp4"
     annotate(tmp_path, [("00001", url, {}), ("00002", url, {}), ("00003", url, {"split": "test"})])
-    assert set(outcome(download_videos(tmp_path, 1, manners)).values()) == {""}
+    assert set(fetch(tmp_path).values()) == {""}
     assert [(tmp_path / "videos" / name).read_bytes() == video for name in names(tmp_path)] == [True] * 3
     assert len(server.requests) == 1
     (tmp_path / "videos" / "00001.mp4").unlink()
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": "", "00002": "", "00003": ""}
+    assert fetch(tmp_path) == {"00001": "", "00002": "", "00003": ""}
     assert len(server.requests) == 2
 
 
-def test_a_sign_is_cut_out_of_a_video_that_holds_many(server, manners, tmp_path):
+def test_a_sign_is_cut_out_of_a_compilation(server, tmp_path):
     server.files["/many.mp4"] = write_video(tmp_path / "many.mp4", n_frames=40, rate=30)
     url = f"{server.url}/many.mp4"
     segments = {"00001": (6, 10), "00002": (21, 30), "00003": (500, 520)}
     annotate(tmp_path, [(clip, url, {"frame_start": a, "frame_end": b}) for clip, (a, b) in segments.items()])
-    found = outcome(download_videos(tmp_path, 1, manners))
-    assert found == {"00001": "", "00002": "", "00003": "has 0 of the frames 599 to 624 that are annotated"}
+    found = fetch(tmp_path)
+    assert found == {"00001": "", "00002": "", "00003": "has 0 of the annotated frames 599 to 624"}
     assert names(tmp_path) == ["00001.mp4", "00002.mp4"]
     # At 30 frames per second the annotated 6..10 of 25 are 6..11, half-open and from 0.
     assert numbers(tmp_path / "videos" / "00001.mp4", tmp_path / "many.mp4") == list(range(6, 12))
@@ -370,40 +368,39 @@ def test_a_sign_is_cut_out_of_a_video_that_holds_many(server, manners, tmp_path)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".swf", "flv"), (".mov", "mpeg4"), (".webm", "vp8"), (".SWF", "flv")])
-def test_a_file_keeps_the_suffix_of_its_address_where_it_can_be_decoded(server, manners, tmp_path, suffix, codec):
+def test_a_file_keeps_a_known_suffix_of_its_address(server, tmp_path, suffix, codec):
     codec = "libvpx" if codec == "vp8" else codec
     server.files[f"/book{suffix}"] = write_video(tmp_path / f"clip{suffix.lower()}", codec=codec)
     server.modes[f"/book{suffix}"] = ["good application/x-shockwave-flash"]
     annotate(tmp_path, [("00001", f"{server.url}/book{suffix}", {})])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
     assert names(tmp_path) == [f"00001{suffix.lower()}"]
 
 
-def test_an_address_without_a_known_suffix_gives_an_mp4(server, video, manners, tmp_path):
+def test_an_address_without_a_known_suffix_gives_an_mp4(server, video, tmp_path):
     server.files["/a%20sign.php?v=7"] = video
     annotate(tmp_path, [("00001", f"{server.url}/a sign.php?v=7", {})])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
     assert names(tmp_path) == ["00001.mp4"]
 
 
-def test_a_readable_file_of_any_suffix_is_kept(server, manners, tmp_path):
+def test_a_readable_file_of_any_suffix_is_kept(book, tmp_path):
     (tmp_path / "videos").mkdir()
     content = write_video(tmp_path / "videos" / "00001.mkv")
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
     assert (tmp_path / "videos" / "00001.mkv").read_bytes() == content
-    assert server.requests == []
+    assert book.requests == []
 
 
-def test_an_unreadable_file_gives_way_to_a_good_one_and_to_nothing_else(server, tmp_path, manners):
+def test_an_unreadable_file_is_replaced_only_by_a_readable_one(server, tmp_path):
     server.files["/book.swf"] = write_video(tmp_path / "clip.swf", codec="flv")
     server.modes["/book.swf"] = ["status 404"]
     annotate(tmp_path, [("00001", f"{server.url}/book.swf", {})])
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "00001.mp4").write_bytes(b"broken")
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": "404 Not Found"}
+    assert fetch(tmp_path) == {"00001": "404 Not Found"}
     assert names(tmp_path) == ["00001.mp4"]
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
     assert names(tmp_path) == ["00001.swf"]
 
 
@@ -412,25 +409,25 @@ def test_an_unreadable_file_gives_way_to_a_good_one_and_to_nothing_else(server, 
     [
         (None, "the annotations give no address"),
         ("", "the annotations give no address"),
-        ("book.mp4", "its address is not on the web"),
-        ("file:///etc/hostname", "its address is not on the web"),
-        ("http://[1/book.mp4", "its address is not on the web"),
-        ("http://127.0.0.1:port/book.mp4", "nonnumeric port: 'port'"),
+        ("book.mp4", "its address is not a web address"),
+        ("file:///etc/hostname", "its address is not a web address"),
+        ("http://[1/book.mp4", "its address is not a web address"),
+        ("http://127.0.0.1:port/book.mp4", "Failed to parse: '127.0.0.1:port' is not a valid host or port"),
     ],
 )
-def test_one_bad_entry_stops_nothing(server, video, manners, tmp_path, url, reason):
+def test_one_bad_entry_stops_nothing(server, video, tmp_path, url, reason):
     server.files["/book.mp4"] = video
     annotate(
         tmp_path, [("00001", url, {}), ("../00002", f"{server.url}/x.mp4", {}), ("3", f"{server.url}/book.mp4", {})]
     )
-    assert outcome(download_videos(tmp_path, 1, manners)) == {
+    assert fetch(tmp_path) == {
         "../00002": "its video_id is not a file name",
         "00001": reason,
         "3": "",
     }
 
 
-def test_an_error_that_nobody_expected_becomes_a_reason(server, video, manners, tmp_path, monkeypatch):
+def test_an_unexpected_error_becomes_a_reason(server, video, tmp_path, monkeypatch):
     server.files["/a.mp4"] = server.files["/b.mp4"] = video
     annotate(tmp_path, [("00001", f"{server.url}/a.mp4", {}), ("00002", f"{server.url}/b.mp4", {})])
 
@@ -439,10 +436,10 @@ def test_an_error_that_nobody_expected_becomes_a_reason(server, video, manners, 
             raise ZeroDivisionError("odd\nfile")
 
     monkeypatch.setattr(downloading, "probe", probe_oddly)
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": "ZeroDivisionError: odd file", "00002": ""}
+    assert fetch(tmp_path) == {"00001": "ZeroDivisionError: odd file", "00002": ""}
 
 
-def test_a_full_disk_stops_the_run_and_what_came_before_is_reported(server, video, manners, tmp_path, monkeypatch):
+def test_a_full_disk_stops_the_run_and_earlier_videos_are_reported(server, video, tmp_path, monkeypatch):
     server.files = {f"/{number}.mp4": video for number in range(3)}
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/{number}.mp4", {}) for number in range(3)])
     copy = downloading.shutil.copyfile
@@ -454,35 +451,36 @@ def test_a_full_disk_stops_the_run_and_what_came_before_is_reported(server, vide
 
     monkeypatch.setattr(downloading.shutil, "copyfile", fill)
     with pytest.raises(StudyError, match=r"videos: cannot be written \(No space left on device\); make room"):
-        download_videos(tmp_path, 1, manners)
+        download_videos(tmp_path, 1)
     report = pd.read_csv(tmp_path / "coverage.csv", dtype=str)
     assert list(report["status"]) == ["present", "failed", "failed"]
-    assert set(report["reason"][1:]) == {"not tried, as the run was stopped; run again"}
+    assert set(report["reason"][1:]) == {"not tried because the run was stopped; run again"}
     assert len(server.requests) == 2
     assert (tmp_path / "videos" / "00001.part").read_bytes() == video  # nothing is lost
 
 
-def test_a_stop_by_the_user_loses_nothing(server, video, clock, tmp_path):
+def test_an_interrupted_run_loses_nothing(server, video, clock, tmp_path, monkeypatch):
     server.files = {f"/{number}.mp4": video for number in range(3)}
     server.modes["/1.mp4"] = ["half"]
     annotate(tmp_path, [(f"0000{number}", f"{server.url}/{number}.mp4", {}) for number in range(3)])
 
-    def sleep(seconds):
+    def interrupt(seconds):
         clock.sleep(seconds)
         if seconds > 1:  # the wait after a broken download
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(sites, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        download_videos(tmp_path, 1, Manners(clock=clock, sleep=sleep))
+        download_videos(tmp_path, 1)
+    monkeypatch.setattr(sites, "sleep", clock.sleep)
     assert names(tmp_path) == ["00000.mp4", "00001.part"]
     assert list(pd.read_csv(tmp_path / "coverage.csv")["status"]) == ["present", "failed", "failed"]
-    report = download_videos(tmp_path, 1, Manners(clock=clock, sleep=clock.sleep))
-    assert set(outcome(report).values()) == {""}
+    assert set(fetch(tmp_path).values()) == {""}
     assert [path for path, *_ in server.requests] == ["/0.mp4", "/1.mp4", "/1.mp4", "/2.mp4"]
     assert server.requests[2][1] == f"bytes={len(video) // 2}-"
 
 
-def test_the_report_and_its_summary_have_a_row_for_every_official_clip(server, video, manners, tmp_path, capsys):
+def test_the_report_and_its_summary_have_a_row_for_every_official_clip(server, video, tmp_path, capsys):
     server.files["/a.mp4"] = video
     server.modes["/b.mp4"] = ["status 404"]
     clips = [
@@ -497,7 +495,7 @@ def test_the_report_and_its_summary_have_a_row_for_every_official_clip(server, v
     }
     nslt["00003"] = {"subset": "test", "action": [0, 1, 9]}
     (tmp_path / "annotations" / "nslt_1.json").write_text(json.dumps(nslt))
-    report = download_videos(tmp_path, 1, manners)
+    report = download_videos(tmp_path, 1)
     rows = [
         ("00001", "book", "train", f"{server.url}/a.mp4", "present", ""),
         ("00002", "book", "train", f"{server.url}/b.mp4", "failed", "404 Not Found"),
@@ -519,12 +517,12 @@ def test_the_report_and_its_summary_have_a_row_for_every_official_clip(server, v
     assert re.search(r"videos: 100%.* 3/3 ", capsys.readouterr().err)
 
 
-def test_youtube_without_yt_dlp_is_said_and_costs_no_time(server, video, manners, clock, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "yt_dlp", None)
+def test_without_yt_dlp_youtube_is_reported_without_waiting(server, video, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(sites, "yt_dlp", None)
     server.files["/book.mp4"] = video
     clips = [("00001", "https://www.youtube.com/watch?v=abc", {}), ("00002", "https://youtu.be/abc", {})]
     annotate(tmp_path, [*clips, ("00003", f"{server.url}/book.mp4", {})])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {
+    assert fetch(tmp_path) == {
         "00001": "needs yt-dlp", "00002": "needs yt-dlp", "00003": "",
     }  # fmt: skip
     assert clock.slept == []
@@ -533,10 +531,8 @@ def test_youtube_without_yt_dlp_is_said_and_costs_no_time(server, video, manners
 @pytest.fixture
 def youtube(monkeypatch):
     """A yt_dlp that writes `content`, or raises the next of `errors`; `asked` lists the addresses."""
-    fake = types.ModuleType("yt_dlp")
-    fake.__spec__ = importlib.machinery.ModuleSpec("yt_dlp", None)
-    fake.utils = types.SimpleNamespace(DownloadError=type("DownloadError", (Exception,), {}))
-    fake.content, fake.errors, fake.asked = b"", [], []
+    utils = types.SimpleNamespace(DownloadError=type("DownloadError", (Exception,), {}))
+    fake = types.SimpleNamespace(utils=utils, content=b"", errors=[], asked=[])
 
     class YoutubeDL:
         def __init__(self, options):
@@ -556,11 +552,11 @@ def youtube(monkeypatch):
                 file.write(fake.content)
 
     fake.YoutubeDL = YoutubeDL
-    monkeypatch.setitem(sys.modules, "yt_dlp", fake)
+    monkeypatch.setattr(sites, "yt_dlp", fake)
     return fake
 
 
-def test_yt_dlp_gets_what_is_on_youtube(youtube, manners, clock, tmp_path):
+def test_yt_dlp_fetches_videos_on_youtube(youtube, clock, tmp_path):
     root = tmp_path / "50% of it"
     root.mkdir()
     youtube.content = write_video(tmp_path / "clip.mp4", n_frames=40)
@@ -570,7 +566,7 @@ def test_yt_dlp_gets_what_is_on_youtube(youtube, manners, clock, tmp_path):
         ("00002", many, {"frame_start": 31, "frame_end": 38}),
     ]
     annotate(root, [*segments, ("00003", one, {})])
-    assert outcome(download_videos(root, 1, manners)) == {"00001": "", "00002": "", "00003": ""}
+    assert outcome(download_videos(root, 1)) == {"00001": "", "00002": "", "00003": ""}
     assert numbers(root / "videos" / "00002.mp4", tmp_path / "clip.mp4") == list(range(30, 38))
     assert (root / "videos" / "00003.mp4").read_bytes() == youtube.content
     assert names(root) == ["00001.mp4", "00002.mp4", "00003.mp4"]
@@ -578,7 +574,7 @@ def test_yt_dlp_gets_what_is_on_youtube(youtube, manners, clock, tmp_path):
     assert clock.slept == [1.0]  # both of its hosts are one site
 
 
-def test_errors_of_yt_dlp_become_reasons_and_a_refusal_is_tried_again(youtube, manners, clock, tmp_path):
+def test_errors_of_yt_dlp_become_reasons_and_a_refusal_is_retried(youtube, clock, tmp_path):
     error = youtube.utils.DownloadError
     youtube.content = write_video(tmp_path / "clip.mp4")
     youtube.errors = [
@@ -587,30 +583,30 @@ def test_errors_of_yt_dlp_become_reasons_and_a_refusal_is_tried_again(youtube, m
         KeyError("formats"),
     ]
     annotate(tmp_path, [(f"0000{n}", f"https://youtu.be/{n}", {}) for n in range(2)])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {
+    assert fetch(tmp_path) == {
         "00000": "[youtube] a: Video unavailable",
         "00001": "KeyError: 'formats'",
     }
     assert clock.slept == [1.0, 2.0]
 
 
-def test_yt_dlp_that_writes_nothing_is_a_failure_of_that_clip(youtube, manners, tmp_path, monkeypatch):
+def test_a_clip_fails_if_yt_dlp_writes_nothing(youtube, tmp_path, monkeypatch):
     monkeypatch.setattr(youtube.YoutubeDL, "download", lambda *_: 0)
     annotate(tmp_path, [("00001", "https://youtu.be/live", {})])
-    assert outcome(download_videos(tmp_path, 1, manners))["00001"].startswith("FileNotFoundError")
+    assert fetch(tmp_path)["00001"].startswith("FileNotFoundError")
 
 
 @pytest.mark.parametrize(
     ("subset", "accept", "message"),
     [
-        ("1", "", "nothing was downloaded: read the terms above and, if you accept them, say ACCEPT=yes"),
-        ("1", "no", "nothing was downloaded: read the terms above and, if you accept them, say ACCEPT=yes"),
+        ("1", "", "nothing was downloaded: read the terms above and, if you accept them, set ACCEPT=yes"),
+        ("1", "no", "nothing was downloaded: read the terms above and, if you accept them, set ACCEPT=yes"),
         ("many", "yes", r"SUBSET is the number of glosses \(100, 300, 1000 or 2000\), not 'many'"),
         ("0", "yes", r"SUBSET is the number of glosses \(100, 300, 1000 or 2000\), not '0'"),
         ("2", "yes", ".*annotations holds neither WLASL_v0.3.json.*WLASL2.json.*"),
     ],
 )
-def test_without_consent_or_sense_nothing_is_downloaded(server, tmp_path, capsys, subset, accept, message):
+def test_nothing_is_downloaded_without_consent_or_with_bad_arguments(server, tmp_path, capsys, subset, accept, message):
     annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
     assert main(str(tmp_path), subset, accept) == 1
     output = capsys.readouterr()
@@ -624,17 +620,15 @@ def test_without_consent_or_sense_nothing_is_downloaded(server, tmp_path, capsys
 def test_a_data_root_that_does_not_exist_is_an_error(tmp_path, monkeypatch, capsys, data):
     monkeypatch.chdir(tmp_path)
     assert main(data, "100", "yes") == 1
-    assert f"error: the data root '{data}' does not exist: say DATA=<root>" in capsys.readouterr().err
+    assert f"error: the data root '{data}' does not exist: set DATA=<root>" in capsys.readouterr().err
 
 
-def test_the_licence_is_named_with_what_it_allows():
+def test_the_licence_text_names_the_terms():
     for words in ("C-UDA 1.0", "computational use only", "no commercial use", "belong to the sites"):
         assert words in LICENCE
 
 
-def test_with_consent_the_command_downloads_and_says_what_is_there(server, video, tmp_path, capsys):
-    server.files["/book.mp4"] = video
-    annotate(tmp_path, [("00001", f"{server.url}/book.mp4", {})])
+def test_with_consent_the_command_downloads_and_prints_a_summary(book, tmp_path, capsys):
     assert main(str(tmp_path), "1", "yes") == 0
     output = capsys.readouterr().out
     assert output.startswith(LICENCE)
@@ -642,12 +636,12 @@ def test_with_consent_the_command_downloads_and_says_what_is_there(server, video
     assert output.endswith(f"report: {tmp_path / 'coverage.csv'}\n")
 
 
-def test_addresses_of_v03_come_before_those_of_a_subset(server, video, manners, tmp_path):
+def test_addresses_in_v03_take_precedence(server, video, tmp_path):
     server.files["/new.mp4"] = video
     annotate(tmp_path, [("00001", f"{server.url}/new.mp4", {})])
     (tmp_path / "annotations" / "WLASL1.json").rename(tmp_path / "annotations" / "WLASL_v0.3.json")
     annotate(tmp_path, [("00001", f"{server.url}/old.mp4", {})])
-    assert outcome(download_videos(tmp_path, 1, manners)) == {"00001": ""}
+    assert fetch(tmp_path) == {"00001": ""}
     assert [path for path, *_ in server.requests] == ["/new.mp4"]
 
 

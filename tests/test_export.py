@@ -13,12 +13,9 @@ import pandas as pd
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from test_movinet import SMALL
 from torch import nn
 
-from lib.bench import export as bench
-from lib.bench.clips import make_videos
-from lib.bench.official import CLASSES, NotInstalledError
+from bench.clips import make_videos
 from lib.data.video import read_clip
 from lib.evaluation import Predictions
 from lib.export import network, stream, tflite, verify
@@ -32,6 +29,7 @@ from lib.models.layers import frame_differences
 from lib.models.movinet_sizes import SIZES
 from lib.paths import Paths
 from lib.settings import StudyError
+from test_movinet import SMALL
 
 SIZE, FRAMES = 32, 4
 LABELS = ["book", "drink"]
@@ -536,38 +534,3 @@ def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():
     assert panels[1].collections[0].get_offsets()[0].tolist() == [2, 3]
     many = pd.concat([pd.DataFrame(rows).assign(run=name) for name in "abcd"])
     assert [panel.get_title(loc="left") for panel in figures.sizes_and_speeds(many).axes] == [*"abcd"]
-
-
-# ---- benchmark -----------------------------------------------------------------------------------------
-
-
-def test_the_benchmark_calls_both_files_by_turns_and_says_which_peer_is_missing(
-    toy_tflite, toy_onnx, tmp_path, monkeypatch
-):
-    paths = {"ours": tmp_path / "toy.tflite", "peer": tmp_path / "toy.onnx"}
-    paths["ours"].write_bytes(toy_tflite)
-    paths["peer"].write_bytes(toy_onnx)
-    both = bench.timed("a clip", paths, rounds=3)
-    assert both["ratio"] == both["ours"] / both["peer"] > 0
-    assert both["rounds"] == 3
-
-    def no_official(folder):
-        raise NotInstalledError("no network")
-
-    monkeypatch.setenv("STUDY_HOME", str(tmp_path))  # without published weights
-    monkeypatch.setattr(bench, "exported", lambda what, folder, **options: paths["ours"])
-    monkeypatch.setattr(bench, "install", no_official)
-    rows = [bench.frame_row(tmp_path, rounds=1, size=8), bench.phone_row(tmp_path, rounds=1, size=8)]
-    assert [np.isnan(row["ratio"]) for row in rows] == [True, True]
-    assert "no network" in rows[0]["note"]
-    assert "movinet_a0_stream_k600_int8.tflite" in rows[1]["note"]
-
-
-def test_the_benchmark_compares_the_runtimes_on_one_network(tmp_path):
-    path = tmp_path / "m.tflite"
-    bench.export_clip(str(path), "spobet-plus")
-    runners = open_model(path), open_model(path.with_suffix(".onnx"))
-    clip = np.random.default_rng(0).random(runners[0].zeros()["clip"].shape, np.float32)
-    logits = [runner({"clip": clip})["logits"] for runner in runners]
-    assert logits[0].shape == (1, CLASSES)
-    np.testing.assert_allclose(*logits, atol=1e-4)

@@ -6,18 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers import RECIPE, make_study
 from scipy.special import softmax
-from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
-from lib.evaluation import Predictions
+from lib.evaluation import write_metrics
 from lib.export import tflite
 from lib.export.card import accuracy, left_alone
 from lib.export.files import read_metadata, runner_of
 from lib.export.predict import predict
 from lib.export.release import release
-from lib.export.run import KEPT, Form, export_run, in_precision, open_run, path_of, trained
-from lib.runs import PoseRun
+from lib.export.run import KEPT, Form, export_run, in_precision, path_of, trained
+from lib.predictions import Predictions
+from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
+from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
 RUN = "small-s0"
 FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]
@@ -38,7 +40,8 @@ def exported(tmp_path_factory):
         run.pretrain(model)
         run.train(model)
         for split in ("val", "test"):
-            run.write_metrics(model, run.predict(model, split), split)
+            path = study.paths.metrics(RUN, split)
+            write_metrics(path, run.predict(model, split), **run.facts(model, split))
         yield run, export_run(open_run(study, RUN))
 
 
@@ -115,7 +118,7 @@ def test_what_is_not_asked_for_or_not_the_trained_model_is_not_released(exported
     table.to_csv(run.report / "export.csv", index=False)
 
 
-def test_a_run_without_weights_is_one_clear_error(study):  # noqa: F811
+def test_a_run_without_weights_is_one_clear_error(study):
     run = PoseRun(study, RUN)
     run.predict(run.build(), "test")
     with pytest.raises(StudyError, match=r"best\.weights\.h5 is missing: train the run first"):

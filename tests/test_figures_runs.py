@@ -84,11 +84,11 @@ def test_calibration_curve_shows_accuracy_over_confidence():
 
 
 def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
-    attention = np.arange(2 * 3 * 4, dtype=float).reshape(2, 3, 4)
+    scores = np.arange(2 * 3 * 5 * 5, dtype=float).reshape(2, 3, 5, 5)
     hands = np.array([False, True, True, False])
-    top, strip, *_ = runs.attention_over_time(attention, hands).axes
-    assert top.images[0].get_array().tolist() == attention.reshape(6, 4).tolist()
+    top, strip, *_ = runs.attention_over_time(scores, hands).axes
+    assert top.images[0].get_array().tolist() == scores[:, :, 0, 1:].reshape(6, 4).tolist()
     assert labels(top.get_yticklabels()) == ["layer 1", "layer 2"]
     assert strip.images[0].get_array().tolist() == [[0, 1, 1, 0]]
-    with pytest.raises(ValueError, match="need \\(layers, heads, frames\\)"):
-        runs.attention_over_time(attention, hands[:3])
+    with pytest.raises(ValueError, match="4 tokens of 1 frames do not cover 5 frames"):
+        runs.attention_over_time(scores, np.ones(5, bool))

@@ -12,9 +12,9 @@ import pytest
 from keras import ops
 from pydantic import ValidationError
 
-from lib.models import freeze
+from lib.models import build, freeze
 from lib.models.cost import gflops
-from lib.models.i3d import PUBLISHED, STAGES, build_i3d, feature_extractor, load_published_weights
+from lib.models.i3d import PUBLISHED, STAGES, load_published_weights
 from lib.settings import StudyError
 
 CLIP = (24, 32, 32)  # two steps in time at the head
@@ -28,7 +28,7 @@ def clips_of(count=2, clip=CLIP, seed=0):
 def random_model(seed=0, **options):
     """A model whose weights are all random, so that shifts and statistics matter, too."""
     keras.utils.set_random_seed(seed)
-    model = build_i3d(CLASSES, CLIP, **options)
+    model = build("i3d", CLASSES, CLIP, **options)
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if weight.name in ("beta", "moving_mean", "moving_variance", "bias"):
@@ -44,6 +44,11 @@ def model():
 
 def numpy(tensor):
     return ops.convert_to_numpy(tensor)
+
+
+def features_of(model, clips):
+    """What the head reads, float32 (batch, steps, 1, 1, 1024): 8 frames give one step, each further 8 one more."""
+    return numpy(keras.Model(model.input, model.get_layer("features").output)(clips, training=False))
 
 
 def write_published(model, path, change=lambda variables: None):
@@ -64,9 +69,9 @@ def test_features_equal_those_of_the_published_keras_model(repository):
     if not folder.is_dir():
         pytest.skip("the parity cases are not here")
     case = np.load(folder / "case.npz")
-    model = build_i3d(10, case["clip"].shape[1:4])
+    model = build("i3d", 10, case["clip"].shape[1:4])
     load_published_weights(model, next(folder.glob("*.h5")))
-    features = numpy(feature_extractor(model)(case["clip"].astype(np.float32) / 255, training=False))
+    features = features_of(model, case["clip"].astype(np.float32) / 255)
     assert case["features"].std() > 0.1
     np.testing.assert_allclose(features, case["features"], atol=1e-4)
 
@@ -75,7 +80,7 @@ def test_parameters_and_multiply_adds_are_the_published_ones():
     published = PUBLISHED["i3d"]
     frames, height, width = published["clip"]
     small = (frames // 4, height // 7, width // 7)  # 196 times less work in every convolution but the head's
-    model = build_i3d(published["classes"], small)
+    model = build("i3d", published["classes"], small)
     assert model.count_params() == published["parameters"]
     cost = gflops(model, clips_of(1, small))
     if cost is None:
@@ -98,7 +103,7 @@ def test_differences_of_frames_are_what_the_network_reads_if_asked_for(model):
 
 def test_logits_are_the_mean_over_time_of_a_linear_layer_of_the_features(model):
     clips = clips_of()
-    features = numpy(feature_extractor(model)(clips, training=False))
+    features = features_of(model, clips)
     assert features.shape == (2, 2, 1, 1, 1024)
     assert np.abs(features[:, 0] - features[:, 1]).max() > 1e-3
     kernel, bias = (numpy(weight) for weight in model.get_layer("head").weights)
@@ -108,16 +113,16 @@ def test_logits_are_the_mean_over_time_of_a_linear_layer_of_the_features(model):
 
 @pytest.mark.parametrize("clip", [(1, 20, 33), (20, 40, 24)])
 def test_any_size_of_clip_gives_finite_logits(clip):
-    logits = numpy(build_i3d(3, clip)(clips_of(2, clip), training=False))
+    logits = numpy(build("i3d", 3, clip)(clips_of(2, clip), training=False))
     assert logits.shape == (2, 3)
     assert np.isfinite(logits).all()
 
 
 def test_unknown_and_wrong_options_are_errors():
     with pytest.raises(ValidationError, match="droput"):
-        build_i3d(3, CLIP, droput=0.1)
-    with pytest.raises(ValidationError, match="freeze"):
-        build_i3d(3, CLIP, freeze=len(STAGES) + 1)
+        build("i3d", 3, CLIP, droput=0.1)
+    with pytest.raises(StudyError, match="i3d has 12 stages to freeze, not 13"):
+        build("i3d", 3, CLIP, freeze=len(STAGES) + 1)
 
 
 # ---- loading -------------------------------------------------------------------------------------------
@@ -128,10 +133,10 @@ def test_loading_gives_the_features_of_the_model_that_was_written_and_leaves_the
     other = random_model(seed=1)
     head = [numpy(weight).copy() for weight in other.get_layer("head").weights]
     clips = clips_of()
-    expected = numpy(feature_extractor(model)(clips, training=False))
-    assert np.abs(numpy(feature_extractor(other)(clips, training=False)) - expected).max() > 0.01
+    expected = features_of(model, clips)
+    assert np.abs(features_of(other, clips) - expected).max() > 0.01
     load_published_weights(other, tmp_path / "weights.h5")
-    np.testing.assert_allclose(numpy(feature_extractor(other)(clips, training=False)), expected, atol=1e-5)
+    np.testing.assert_allclose(features_of(other, clips), expected, atol=1e-5)
     for before, weight in zip(head, other.get_layer("head").weights, strict=True):
         np.testing.assert_array_equal(numpy(weight), before)
 
@@ -217,7 +222,7 @@ def test_momentum_is_the_share_of_the_old_statistics_that_a_step_keeps():
 
 def outcome(folder: Path) -> None:
     """Logits of the weights in `folder`, as <backend>.npy. Runs here and in a process with another backend."""
-    model = build_i3d(CLASSES, CLIP)
+    model = build("i3d", CLASSES, CLIP)
     model.load_weights(folder / "model.weights.h5")
     np.save(folder / f"{keras.backend.backend()}.npy", numpy(model(clips_of(), training=False)))
 

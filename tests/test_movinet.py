@@ -15,23 +15,19 @@ from keras import layers, ops
 from pydantic import ValidationError
 
 from lib.models import build, freeze
-from lib.models.movinet import (
+from lib.models.movinet import Movinet, MovinetConfig, load_official_checkpoint
+from lib.models.movinet_layers import (
     Bottleneck,
     ConvNorm,
-    Movinet,
-    MovinetConfig,
     Place,
     TimeConv,
     divisible,
     encode_positions,
-    first_buffers,
     halve,
     in_frames,
-    load_official_checkpoint,
-    streaming,
 )
 from lib.models.movinet_sizes import SIZES, Block, Size
-from lib.models.movinet_weights import official_names, plain, to_own_layout
+from lib.models.movinet_weights import official_names
 from lib.settings import StudyError
 
 CLASSES = 7
@@ -207,24 +203,6 @@ def test_a_missing_or_broken_checkpoint_is_an_error_that_names_it(name, from_ten
     assert "\n" not in said
 
 
-def test_a_variable_has_one_name_in_all_forms_of_a_convolution():
-    assert plain("_stem/_conv/_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE") == "_stem/_conv/kernel"
-    assert plain("_stem/_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE") == "_stem/_conv/kernel"
-    assert plain("_feature/_conv_temporal/_conv/depthwise_kernel") == "_feature/_conv_temporal/kernel"
-    assert plain("_feature/_conv/_conv/depthwise_kernel") == "_feature/_conv/kernel"
-
-
-def test_published_kernels_are_turned_and_those_that_do_not_fit_are_refused():
-    whole = np.random.default_rng(0).random((5, 3, 3, 1, 8))  # frames, height, width, 1, channels
-    np.testing.assert_array_equal(to_own_layout(whole, (3, 3, 8, 5)), np.moveaxis(whole[:, :, :, 0], 0, -1))
-    np.testing.assert_array_equal(to_own_layout(whole[:1], (3, 3, 8, 1))[..., 0], whole[0, :, :, 0])
-    time = whole[:, :1, :1]
-    np.testing.assert_array_equal(to_own_layout(time, (5, 1, 8, 1))[:, 0, :, 0], time[:, 0, 0, 0])
-    assert to_own_layout(np.zeros((1, 1, 1, 24, 8)), (24, 8)).shape == (24, 8)
-    assert to_own_layout(np.zeros((1, 1, 1, 24, 8)), (8, 24)) is None
-    assert to_own_layout(whole, (3, 3, 8, 3)) is None
-
-
 # ---- sizes and options -----------------------------------------------------------------------------------
 
 PARAMETERS = {  # of the official code, 600 classes
@@ -263,9 +241,9 @@ def test_options_not_given_are_as_published_for_the_form():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"positions": True}, "positions are told to the squeeze-excite of a stream model"),
-        ({"positions": True, "mobile": True}, "positions are told to the squeeze-excite of a stream model"),
-        ({"positions": True, "stream": True, "squeeze_excite": "none"}, "this one has none"),
+        ({"positions": True}, "positions need stream=True"),
+        ({"positions": True, "mobile": True}, "positions need stream=True and a squeeze_excite other than 'none'"),
+        ({"positions": True, "stream": True, "squeeze_excite": "none"}, "a squeeze_excite other than 'none'"),
         ({"droput": 0.1}, "droput"),
         ({"conv_type": "2d"}, "conv_type"),
         ({"dropout": 1.0}, "dropout"),
@@ -287,10 +265,12 @@ def test_an_unknown_size_and_too_many_frozen_stages_are_errors(small):
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends trace, and never compute")
 @pytest.mark.parametrize("options", [{}, {"stream": True}, {"stream": True, "positions": True}], ids=str)
 def test_building_computes_nothing_however_large_the_clip(options, small):
-    clip = (10**5, 10**4, 10**3)  # what it cannot trace, keras runs, on 83 clips: more than a machine can address
+    clip = (10**5, 10**4, 10**3)  # what it cannot trace, Keras runs, on 83 clips: more than a machine can address
     model = build("movinet-a0", CLASSES, clip, **options)
     if model.config.stream:
-        assert streaming(model, 10).output["logits"].shape == (None, CLASSES)
+        piece = keras.Input((10, *clip[1:], 3))
+        buffers = {name: keras.Input(value.shape[1:]) for name, value in model.run(piece, {})[1].items()}
+        assert model.run(piece, buffers)[0].shape == (None, CLASSES)
 
 
 # ---- frame by frame --------------------------------------------------------------------------------------
@@ -307,12 +287,12 @@ STREAMS = {
 
 
 def in_pieces(model, clips, frames):
-    """Logits after each piece of so many frames."""
-    stream = streaming(model, frames)
-    after = first_buffers(stream, len(clips))
+    """Logits after each piece of so many frames, from buffers of zeros on, as an exported stream begins."""
+    clips = ops.convert_to_tensor(clips)
+    buffers = {name: ops.zeros_like(value) for name, value in model.run(clips[:, :frames], {})[1].items()}
     for start in range(0, clips.shape[1], frames):
-        after = stream.predict_on_batch({"image": clips[:, start : start + frames], **after})
-        yield after.pop("logits")
+        found, buffers = model.run(clips[:, start : start + frames], buffers)
+        yield numpy(found)
 
 
 @pytest.mark.parametrize("options", STREAMS.values(), ids=list(STREAMS))
@@ -330,11 +310,6 @@ def test_differences_of_frames_are_what_the_network_reads_if_asked_for(kind, sma
     clips = clips_of()
     expected = logits(model, np.diff(clips, axis=1, prepend=clips[:, :1]))
     np.testing.assert_allclose(logits(changing, clips), expected, atol=1e-4)
-
-
-def test_a_base_model_cannot_go_frame_by_frame(small):
-    with pytest.raises(ValueError, match="build it with stream=True"):
-        streaming(random_model())
 
 
 def test_both_ways_to_convolve_one_after_the_other_are_the_same(small):

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import threading
+from contextlib import contextmanager
 
 import pytest
 
-from lib.oracles import TUNERS, Shelf, Worker, hyperband_cost, hyperparameters, make_oracle
+from lib.oracles import TUNERS, Shelf, hyperband_cost, hyperparameters, is_alive, make_oracle, working
+from lib.paths import locked
 from lib.spaces import Dimension
 
 SPACE = {
@@ -21,11 +23,13 @@ def open_shelf(folder, tuner, seed=0, trials=TRIALS, epochs=EPOCHS):
     return Shelf(folder, lambda: make_oracle(tuner, SPACE, trials, epochs, seed))
 
 
+@contextmanager
 def worker_named(folder, name):
     """A worker as if in a process of its own."""
-    worker = Worker(folder / "workers")
-    worker.name = name
-    return worker
+    path = folder / "workers" / name
+    with locked(path):
+        yield path
+        path.unlink()
 
 
 def accuracy(values):
@@ -226,11 +230,10 @@ def test_a_turn_waits_for_the_one_before(tmp_path):
     assert order == ["unlocked", "claimed"]
 
 
-def test_a_worker_lives_as_long_as_its_process_holds_its_lock(tmp_path):
-    with worker_named(tmp_path, "one") as one, worker_named(tmp_path, "two") as two:
-        assert one.lives("two")
-        assert one.lives("one")
-        two.lock.close()  # as when a process is killed: the file stays
-        assert not one.lives("two")
-        assert not one.lives("nobody")
-        two.lock = (tmp_path / "workers" / "two").open()
+def test_a_worker_is_alive_as_long_as_its_process_holds_its_lock(tmp_path):
+    with working(tmp_path) as worker:
+        assert is_alive(worker)
+    assert not is_alive(worker)
+    assert not worker.exists()
+    worker.touch()  # a process that is killed leaves its file
+    assert not is_alive(worker)

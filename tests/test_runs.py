@@ -1,6 +1,7 @@
 """A run: its recipe file, its clips, its checkpoints, its predictions and its metrics."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -8,47 +9,33 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from helpers import CLIPS, GLOSSES, RECIPE, clip_of
 
-import lib.paths
+import lib.models
 import lib.runs
 from lib.data.clip_store import build_clips
 from lib.data.loaders import PoseBatches
-from lib.data.poses import PoseStore
-from lib.evaluation import Predictions
+from lib.evaluation import write_metrics
+from lib.figures.runs import attention_over_time
+from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import RECIPES
+from lib.predictions import Predictions
 from lib.recipes import read_recipe, shortened
-from lib.runs import ClipRun, PoseRun, predict
+from lib.runs import ClipRun, PoseRun, open_run, predict
 from lib.settings import StudyError
-from lib.study import RunSpec, Study
+from lib.study import RunSpec
 
-RECIPE = {
-    "model": "spobet",
-    "variant": "small",
-    "options": {"normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16},
-    "max_frames": 12,
-    "pretrain": {"epochs": 2, "batch_size": 4},
-    "train": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
-    "augment": {"rotation": 10, "splice": 0.5},
-}
 CONTRACT = [
     "top1", "top2", "top5", "top10", "top1_per_class", "top5_per_class", "loss", "n", "n_missing", "top1_ci95",
     "params_m", "gflops", "train_seconds", "epochs", "weights", "seed", "backend", "split",
 ]  # fmt: skip
 
 
-@pytest.fixture
-def recipes(tmp_path, monkeypatch):
-    """A folder of recipes that holds small.yaml; returns a function that writes another one."""
-    monkeypatch.setattr(lib.paths, "RECIPES", tmp_path)
-
-    def write(name, content):
-        text = content if isinstance(content, str) else yaml.safe_dump(content)
-        (tmp_path / f"{name}.yaml").write_text(text)
-
-    write("small", RECIPE)
-    return write
+def score(run, model, split):
+    """Predict a split and write its metrics, as the notebooks do."""
+    path = run.study.paths.metrics(run.name, split)
+    return write_metrics(path, run.predict(model, split), **run.facts(model, split))
 
 
 def problem(*arguments):
@@ -141,47 +128,6 @@ def test_a_recipe_file_without_the_keys_it_needs_is_one_line_that_names_it(recip
 
 
 # ---- a run ---------------------------------------------------------------------------------------------
-
-# Split, label and status of each clip, in the order of the index: neither sorted by split nor by label.
-CLIPS = [
-    ("test", 1, "present"), ("train", 0, "present"), ("train", 2, "present"), ("val", 2, "present"),
-    ("test", 0, "missing"), ("train", 1, "present"), ("test", 2, "present"), ("val", 0, "unreadable: cut off"),
-    ("train", 0, "present"), ("test", 0, "present"), ("val", 1, "present"), ("train", 2, "missing"),
-    ("train", 1, "present"), ("test", 1, "present"), ("val", 0, "present"), ("test", 2, "dropped: twice"),
-]  # fmt: skip
-GLOSSES = ["book", "drink", "computer"]
-
-
-def clip_of(number):
-    """Hands at random places that say which clip it is; an empty frame at both ends."""
-    rng = np.random.default_rng(number)
-    clip = np.ones((5 + 2 * number, 42, 3), np.float32)
-    clip[..., :2] = rng.random((1, 42, 2)) + 0.1 * rng.random((len(clip), 42, 2))
-    clip[[0, -1]] = 0
-    return clip
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch, recipes):
-    """See make_study."""
-    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
-    return make_study(tmp_path)
-
-
-def make_study(root):
-    """A study of 16 clips with its index and pose store, as notebooks 01 and 03 leave them."""
-    study = Study(
-        title="Three glosses", subset=3, sources=["hands"], split="official", layout="hands-42", name="three",
-        root=root, runs=[{"recipe": "small", "seeds": [0, 4], "set": {"train.epochs": 2}}],
-    )  # fmt: skip
-    index = pd.DataFrame(CLIPS, columns=["split", "label", "status"])
-    index.insert(0, "video_id", [f"{number:05d}" for number in range(len(CLIPS))])
-    index["gloss"] = [GLOSSES[label] for label in index["label"]]
-    study.paths.data.mkdir(parents=True)
-    index.to_parquet(study.paths.index)
-    present = index.index[index["status"] == "present"]
-    PoseStore(index["video_id"][present].to_numpy(str), [clip_of(n) for n in present]).save(study.paths.poses)
-    return study
 
 
 def test_a_run_knows_its_recipe_seed_and_folders_and_takes_the_studys_changes(study, tmp_path):
@@ -291,7 +237,7 @@ def test_pretraining_training_and_metrics_leave_the_files_of_the_contract(study)
     pretraining, history = run.pretrain(model), run.train(model)
     assert pretraining["epoch"].tolist() == history["epoch"].tolist() == [1, 2]
     for split in ("val", "test"):
-        run.write_metrics(model, run.predict(model, split), split)
+        score(run, model, split)
     assert sorted(path.name for path in run.report.iterdir()) == [
         "history-pretrain.csv", "history.csv", "metrics-val.json", "metrics.json",
         "predictions-test.npz", "predictions-val.npz",
@@ -316,9 +262,17 @@ def test_a_recipe_without_pretraining_trains_and_leaves_no_history_of_one(study)
     model = run.build()
     pretraining, history = run.pretrain(model), run.train(model)
     assert pretraining.empty
-    metrics = run.write_metrics(model, run.predict(model, "test"), "test")
+    metrics = score(run, model, "test")
     assert metrics["epochs"] == len(history)
     assert metrics["train_seconds"] == pytest.approx(history["seconds"].sum(), abs=1e-3)
+
+
+def test_pretraining_of_a_model_that_has_none_is_an_error_that_names_the_recipe(study, monkeypatch):
+    family = replace(family_of("spobet"), pretraining=None)
+    monkeypatch.setitem(lib.models.FAMILIES, "spobet", family)
+    run = PoseRun(study, "small-s0")
+    with pytest.raises(StudyError, match="recipe small: spobet cannot be pre-trained; remove 'pretrain'"):
+        run.pretrain(run.build())
 
 
 def test_a_second_start_trains_nothing_again_and_gives_the_same_predictions(study, capsys):
@@ -331,7 +285,7 @@ def test_a_second_start_trains_nothing_again_and_gives_the_same_predictions(stud
     (history, logits), (again, same) = go(), go()
     pd.testing.assert_frame_equal(history, again)
     np.testing.assert_array_equal(logits, same)
-    assert "anew" not in capsys.readouterr().out
+    assert "from scratch" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changed", ["recipe", "clips"])
@@ -349,7 +303,7 @@ def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_i
     run = PoseRun(study, "small-s0")
     assert run.open_folder("train") == folder
     assert not (folder / "best.weights.h5").exists()
-    assert "training starts anew" in capsys.readouterr().out
+    assert "training starts from scratch" in capsys.readouterr().out
 
 
 def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
@@ -363,15 +317,12 @@ def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
 def test_attention_of_the_classification_token_has_a_weight_for_every_frame(study):
     study.runs[0].set.update({"options.stride": 2, "options.depth": 2})
     run = PoseRun(study, "small-s0")
-    run.poses["00001"][2, :21] = 0
-    run.poses["00001"][3] = 0
-    run.poses["00001"] = run.poses["00001"][:5]
-    weights, hands = run.attention(run.build(), "00001")
-    assert weights.shape == (2, 2, 5)
-    np.testing.assert_array_equal(hands, [True, True, True, False, True])
-    np.testing.assert_array_equal(weights[..., 0], weights[..., 1])  # frames 0 and 1 are one token
+    scores = keras.ops.convert_to_numpy(run.build().attention(run.poses["00001"][None, :5]))[0]
+    weights = attention_over_time(scores, np.ones(5, bool), stride=2).axes[0].images[0].get_array()
+    assert weights.shape == (4, 5)  # 2 layers of 2 heads
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 1])  # frames 0 and 1 are one token
     assert (weights > 0).all()
-    assert (weights[..., ::2].sum(-1) < 1).all()  # the rest falls on the classification token itself
+    assert (weights[:, ::2].sum(-1) < 1).all()  # the rest falls on the classification token itself
 
 
 # ---- a run of an RGB model -----------------------------------------------------------------------------
@@ -412,8 +363,16 @@ def clip_study(study, recipes):
     return study
 
 
-def test_a_clip_that_could_not_be_stored_is_missing_with_its_reason(clip_study):
-    run = ClipRun(clip_study, "rgb")
+def test_a_run_is_opened_as_the_kind_that_its_model_asks_for(clip_study):
+    assert type(open_run(clip_study, "small-s4")) is PoseRun
+    assert type(open_run(clip_study, "rgb")) is ClipRun
+    with pytest.raises(StudyError, match="no run 'small'; its runs: small-s0, small-s4, rgb"):
+        open_run(clip_study, "small")
+
+
+@pytest.mark.parametrize("name", ["rgb", "small-s0"])
+def test_a_clip_that_could_not_be_stored_is_missing_with_its_reason_for_every_run(clip_study, name):
+    run = open_run(clip_study, name)
     assert run.clips("test")["video_id"].tolist() == ["00000", "00006", "00009"]
     assert run.index["status"][13].startswith("unreadable: frames 0 to 8 are black")
     assert run.index["status"][[4, 7, 15]].tolist() == ["missing", "unreadable: cut off", "dropped: twice"]
@@ -432,7 +391,7 @@ def test_an_rgb_run_trains_and_leaves_the_files_of_the_contract(clip_study):
     model = run.build()
     history = run.train(model)
     for split in ("val", "test"):
-        run.write_metrics(model, run.predict(model, split), split)
+        score(run, model, split)
     assert sorted(path.name for path in run.report.iterdir()) == [
         "history.csv", "metrics-val.json", "metrics.json", "predictions-test.npz", "predictions-val.npz",
     ]  # fmt: skip
@@ -442,7 +401,7 @@ def test_an_rgb_run_trains_and_leaves_the_files_of_the_contract(clip_study):
     assert (metrics["input"], metrics["frames"], metrics["size"], metrics["weights"]) == ("RGB", 4, 32, "scratch")
     assert metrics["gflops"] > 0
     clip_study.runs[-1] = RunSpec(recipe="rgb", set={"options.differences": True})
-    assert ClipRun(clip_study, "rgb").facts()["input"] == "RGB differences"
+    assert ClipRun(clip_study, "rgb").facts(model, "val")["input"] == "RGB differences"
     clip_study.runs[-1] = RunSpec(recipe="rgb")
     again = ClipRun(clip_study, "rgb")
     trained = again.build()
@@ -476,8 +435,8 @@ def test_a_run_with_published_weights_trains_its_head_first_and_then_all(pretrai
     below, trained = (keras.ops.convert_to_numpy(m.blocks[0].trainable_variables[0]) for m in (head_only, model))
     np.testing.assert_allclose(below, 0.01)  # frozen while the head was trained
     assert np.abs(trained - 0.01).max() > 1e-5
-    assert run.facts()["weights"] == "x3d-xs"
-    metrics = run.write_metrics(model, run.predict(model, "test"), "test")
+    assert run.facts(model, "test")["weights"] == "x3d-xs"
+    metrics = score(run, model, "test")
     assert metrics["epochs"] == 3
 
 
@@ -507,9 +466,9 @@ def test_shown_clips_are_those_that_the_model_gets(clip_study):
 
 
 def test_a_run_of_another_kind_of_model_is_refused(clip_study):
-    with pytest.raises(StudyError, match="run rgb is of the model x3d-xs, which another notebook trains"):
+    with pytest.raises(StudyError, match="run rgb trains the model x3d-xs, which another notebook trains"):
         PoseRun(clip_study, "rgb")
-    with pytest.raises(StudyError, match="run small-s0 is of the model spobet"):
+    with pytest.raises(StudyError, match="run small-s0 trains the model spobet"):
         ClipRun(clip_study, "small-s0")
 
 

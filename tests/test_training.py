@@ -16,7 +16,7 @@ from lib.data.loaders import PoseBatches
 from lib.models import build
 from lib.models.spobet import MaskedFrames
 from lib.recipes import Training
-from lib.training import KeepBest, RAdam, Schedule, computes_in_bfloat16, fit, make_optimizer, patience_is_over, prepare
+from lib.training import Progress, RAdam, Schedule, computes_in_bfloat16, fit, make_optimizer, patience_is_over, prepare
 
 TINY = {
     "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
@@ -308,14 +308,15 @@ def test_best_weights_of_an_interrupted_training_are_replaced_by_better_ones_onl
     tmp_path, monitor, past, worse, better
 ):
     metric, path = monitor.removeprefix("val_"), tmp_path / "best.weights.h5"
-    keep = KeepBest(path, monitor, pd.DataFrame({monitor: past}))
-    keep.set_model(build("spobet", CLASSES, **TINY))
-    keep.on_test_end({metric: worse})
+    pd.DataFrame({"epoch": [1, 2, 3, 4], monitor: [*past, better]}).to_csv(tmp_path / "history.csv", index=False)
+    progress = Progress(Training(), None, tmp_path, monitor, epoch=3)  # the checkpoint of epoch 4 was not written
+    progress.set_model(build("spobet", CLASSES, **TINY))
+    progress.on_test_end({metric: worse})
     assert not path.exists()
-    keep.on_test_end({metric: better})
+    progress.on_test_end({metric: better})
     assert path.exists()
     path.unlink()
-    keep.on_test_end({metric: better})
+    progress.on_test_end({metric: better})
     assert not path.exists()
 
 

@@ -1,9 +1,10 @@
-"""A search: trials that are trainings of the study, that survive a kill, and the recipe that it ends with."""
+"""A search: trials that are trainings of the study and survive a kill, its recipe, its tables and their figures."""
 
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,12 +15,13 @@ import yaml
 import lib.paths
 import lib.tuning
 from lib.data.poses import PoseStore
+from lib.figures import runs as figures
 from lib.recipes import read_recipe
-from lib.runs import PoseRun
+from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
-from lib.spaces import read_space
+from lib.spaces import Dimension, read_space
 from lib.study import SearchSpec, load_study
-from lib.tuning import Search, best_trial, read_trials
+from lib.tuning import Search, best_trial, compare_tuners, importance, read_trials
 
 RECIPE = {
     "model": "spobet",
@@ -97,13 +99,14 @@ root, kill, others = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 lib.paths.RECIPES = root / "recipes"
 lib.paths.SPACES = root / "spaces"
 lib.tuning.PAUSE = 0.1
-keep, epochs = lib.training.KeepLast.on_epoch_end, []
-def end(self, epoch, logs=None):
-    epochs.append(epoch)
-    if len(epochs) == kill:
-        os.kill(os.getpid(), signal.SIGKILL)
-    keep(self, epoch, logs)
-lib.training.KeepLast.on_epoch_end = end
+save, epochs = lib.training._save_weights, []
+def save_or_die(model, path):
+    if path.name == lib.training.LAST:
+        epochs.append(path)
+        if len(epochs) == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+    save(model, path)
+lib.training._save_weights = save_or_die
 (root / f"ready-{os.getpid()}").touch()
 while len(list(root.glob("ready-*"))) <= others:
     time.sleep(0.02)
@@ -211,7 +214,7 @@ def test_the_best_settings_become_a_recipe_that_a_run_of_the_study_trains(open_s
     path = search.write_recipe(best)
     assert path == study.paths.report / "recipes" / "small-tuned.yaml"
     assert path.read_text().startswith("# Found by search small-tuned of study three in the space small: random, trial")
-    run = PoseRun(study, "small-tuned")
+    run = open_run(study, "small-tuned")
     assert run.config.train.learning_rate == best["train.learning_rate"]
     assert run.config.options == {
         **RECIPE["options"],
@@ -329,9 +332,9 @@ def test_a_trial_that_ends_its_process_again_and_again_has_failed(open_study):
     folder = search.folder / "random" / "0"
     folder.mkdir(parents=True)
     for _ in range(lib.tuning.ATTEMPTS):
-        lib.tuning.refuse_hopeless(folder, 3)
+        lib.tuning.count_attempt(folder, 3)
     search.work()
-    assert "its process was ended 3 times within one epoch" in read_trials(search)["message"][0]
+    assert "its process was killed 3 times within one epoch" in read_trials(search)["message"][0]
 
 
 def test_a_trial_that_gets_further_each_time_may_be_killed_as_often_as_it_likes(tmp_path):
@@ -339,11 +342,11 @@ def test_a_trial_that_gets_further_each_time_may_be_killed_as_often_as_it_likes(
     for epochs in range(1, 10):
         rows = pd.DataFrame({"epoch": range(1, epochs + 1), "val_accuracy": 0.5, "val_loss": 1, "seconds": 1.0})
         rows.to_csv(tmp_path / "train" / "history.csv", index=False)
-        lib.tuning.refuse_hopeless(tmp_path, 10)
+        lib.tuning.count_attempt(tmp_path, 10)
     for _ in range(lib.tuning.ATTEMPTS - 1):
-        lib.tuning.refuse_hopeless(tmp_path, 10)
-    with pytest.raises(RuntimeError, match="its process was ended 3 times"):
-        lib.tuning.refuse_hopeless(tmp_path, 10)
+        lib.tuning.count_attempt(tmp_path, 10)
+    with pytest.raises(RuntimeError, match="its process was killed 3 times"):
+        lib.tuning.count_attempt(tmp_path, 10)
 
 
 def test_random_and_bayesian_search_may_spend_as_many_epochs_as_hyperband(open_study):
@@ -355,6 +358,180 @@ def test_random_and_bayesian_search_may_spend_as_many_epochs_as_hyperband(open_s
 def test_unknown_search_is_refused_with_those_there_are(open_study):
     with pytest.raises(StudyError, match="study three has no search 'smal'; its searches: small-tuned"):
         Search(open_study(), "smal")
+
+
+# ---- the tables of a search -----------------------------------------------------------------------------
+
+TABLE_SPACE = {
+    "options.dropout": Dimension(min=0, max=0.5, step=0.1),
+    "options.norm": Dimension(choices=["layer", "batch", "none"]),
+    "train.learning_rate": Dimension(min=0.0001, max=0.01, log=True),
+}
+
+
+def result(value, epochs=2, until=2, loss=1.0, **values):
+    settings = {"options.dropout": 0.1, "options.norm": "layer", "train.learning_rate": 0.001, **values}
+    known = {"status": "COMPLETED", "val_accuracy": value, "val_loss": loss, "best_epoch": 1}
+    failed = {"status": "FAILED", "message": "no memory"}
+    return {
+        **(failed if value is None else known),
+        "values": settings,
+        "until": until,
+        "epochs": epochs,
+        "seconds": 30.0,
+    }
+
+
+RESULTS = {
+    "hyperband": {
+        "0000": result(0.3, 1, 1),
+        "0001": result(None, 0, 1),
+        "0002": result(0.5, 2, 3, loss=0.9),
+        "0003": result(0.4, 3, 3),
+    },
+    "random": {"0": result(0.2, 3), "1": result(0.5, 3, loss=0.8), "2": result(0.6, 3, loss=0.7)},
+}
+
+
+def search_of(results):
+    """A search that is over, without its files."""
+    return SimpleNamespace(
+        shelves=dict.fromkeys(results),
+        results=lambda tuner: results[tuner],
+        space=TABLE_SPACE,
+        spec=SimpleNamespace(name="s"),
+    )
+
+
+@pytest.fixture
+def trials():
+    return read_trials(search_of(RESULTS))
+
+
+def test_trials_are_a_row_each_with_what_was_spent_and_the_best_so_far(trials):
+    assert trials["trial"].tolist() == ["0000", "0001", "0002", "0003", "0", "1", "2"]
+    assert trials["spent"].tolist() == [1, 1, 3, 6, 3, 6, 9]
+    assert trials["best"].tolist() == [0.3, 0.3, 0.5, 0.5, 0.2, 0.5, 0.6]
+    assert trials["options.norm"].tolist() == ["layer"] * 7
+    assert trials["message"].dropna().tolist() == ["no memory"]
+
+
+def test_tuners_are_compared_at_what_each_of_them_has_spent(trials):
+    table = compare_tuners(trials).set_index("tuner")
+    assert table["epochs"].to_dict() == {"hyperband": 6, "random": 9}
+    assert table["equal_epochs"].tolist() == [6, 6]
+    assert table["best"].tolist() == [0.5, 0.6]
+    assert table["best_at_equal"].tolist() == [0.5, 0.5]
+    assert table[["trials", "failed"]].to_numpy().tolist() == [[4, 1], [3, 0]]
+    assert table["minutes"].tolist() == [2.0, 1.5]
+
+
+def test_the_best_trial_is_that_of_the_highest_accuracy_then_of_the_lowest_loss(trials):
+    assert best_trial(trials)["trial"] == "2"
+    assert best_trial(trials.drop(6))["trial"] == "1"
+    with pytest.raises(StudyError, match="no trial of the search has succeeded"):
+        best_trial(trials[trials["status"] == "FAILED"])
+
+
+def trials_where_only_the_rate_matters(count, noise=0.02, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = {}
+    for number in range(count):
+        values = {
+            "options.dropout": TABLE_SPACE["options.dropout"].values()[rng.integers(6)],
+            "options.norm": TABLE_SPACE["options.norm"].values()[rng.integers(3)],
+            "train.learning_rate": float(10 ** rng.uniform(-4, -2)),
+        }
+        place = TABLE_SPACE["train.learning_rate"].place(values["train.learning_rate"])
+        rows[str(number)] = result(0.8 - (place - 0.6) ** 2 + noise * rng.normal(), **values)
+    search = search_of({"random": rows})
+    return read_trials(search), search
+
+
+def test_the_setting_that_alone_decides_is_the_one_of_importance():
+    table = importance(*trials_where_only_the_rate_matters(60))
+    assert table["setting"][0] == "train.learning_rate"
+    assert table["importance"][0] > 1
+    assert table["importance"][1:].abs().max() < 0.2
+    assert set(table["setting"]) == {*TABLE_SPACE}
+    assert table.attrs["trials"] == 60
+    assert table.attrs["r2"] > 0.7
+    assert table.attrs["reliable"]
+
+
+def test_more_epochs_do_not_hide_what_a_setting_does():
+    trials, search = trials_where_only_the_rate_matters(60)
+    until = np.where(np.arange(60) % 3, 1, 9)
+    longer = trials.assign(until=until, val_accuracy=0.1 * (trials["val_accuracy"] + until))
+    expected, found = importance(trials, search), importance(longer, search)
+    assert found["setting"][0] == "train.learning_rate"
+    assert found["importance"][0] == pytest.approx(expected["importance"][0], rel=0.3)
+    assert found.attrs["r2"] > 0.5
+
+
+def test_importance_of_noise_is_not_called_reliable():
+    trials, search = trials_where_only_the_rate_matters(60)
+    shuffled = trials.assign(val_accuracy=np.random.default_rng(0).permutation(trials["val_accuracy"]))
+    table = importance(shuffled, search)
+    assert table.attrs["r2"] < 0
+    assert not table.attrs["reliable"]
+    assert not importance(*trials_where_only_the_rate_matters(12)).attrs["reliable"]
+
+
+def test_importance_does_not_learn_from_another_trial_of_the_same_configuration():
+    trials, search = trials_where_only_the_rate_matters(20)
+    noise = np.random.default_rng(1).random(20)
+    twice = pd.concat([trials.assign(val_accuracy=noise)] * 3, ignore_index=True)
+    assert importance(twice, search).attrs["r2"] < 0.2
+
+
+def test_importance_of_equal_trials_is_zero_and_too_few_are_refused():
+    trials, search = trials_where_only_the_rate_matters(8)
+    table = importance(trials.assign(val_accuracy=0.5), search)
+    assert table["importance"].tolist() == [0] * 3
+    assert not table.attrs["reliable"]
+    with pytest.raises(StudyError, match="search s: too few configurations have succeeded"):
+        importance(trials[:3], search)
+
+
+# ---- figures -------------------------------------------------------------------------------------------
+
+
+def test_progress_is_a_step_curve_of_each_tuner_over_its_epochs(trials):
+    (ax,) = figures.best_so_far(trials, 6, 0.1).axes
+    lines = {line.get_label(): line for line in ax.lines}
+    assert lines["hyperband"].get_xdata().tolist() == [1, 1, 3, 6]
+    assert lines["hyperband"].get_ydata().tolist() == [0.3, 0.3, 0.5, 0.5]
+    assert lines["random"].get_ydata().tolist() == [0.2, 0.5, 0.6]
+    assert lines["random"].get_drawstyle() == "steps-post"
+    assert list(lines["equal cost"].get_xdata()) == [6, 6]
+    assert list(lines["chance"].get_ydata()) == [0.1, 0.1]
+
+
+def test_parallel_coordinates_draw_each_success_at_its_places_and_the_best_last():
+    values = {"options.dropout": 0.5, "options.norm": "batch", "train.learning_rate": 0.0001}
+    rows = {"0": result(0.9, **values), "1": result(None), "2": result(0.2)}
+    figure = figures.parallel_coordinates(read_trials(search_of({"random": rows})), TABLE_SPACE)
+    lines = [line.get_ydata() for line in figure.axes[0].lines]
+    np.testing.assert_allclose(lines, [[0.2, 0, 0.5], [1, 0.5, 0]], atol=1e-9)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0.5", "layer", "none", "0.0001", "0.01"]
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert colours[0] != colours[1]
+
+
+def test_importance_figure_says_how_far_to_trust_it():
+    table = importance(*trials_where_only_the_rate_matters(12))
+    (ax,) = figures.importances(table, "A search").axes
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(table["importance"].tolist())
+    assert "12 trials" in ax.get_title(loc="left")
+    assert "too little to rank by" in ax.get_title(loc="left")
+
+
+def test_cost_figure_has_epochs_and_minutes_of_each_tuner(trials):
+    epochs, minutes = figures.cost(compare_tuners(trials)).axes
+    assert [bar.get_width() for bar in epochs.patches] == [6, 9]
+    assert [bar.get_width() for bar in minutes.patches] == [2.0, 1.5]
+    assert [label.get_text() for label in epochs.get_yticklabels()] == ["hyperband", "random"]
 
 
 # ---- the published spaces ------------------------------------------------------------------------------

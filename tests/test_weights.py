@@ -1,4 +1,4 @@
-"""Downloading published weights: whole, checked and resumed, or one clear error; from a server on this machine."""
+"""Published weights: downloaded complete, checked and resumed, or one clear error; and which fit which model."""
 
 import hashlib
 import http.server
@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from lib.models.weights import WEIGHTS, Published, fetch
+from lib.models import build, weights
+from lib.models.weights import WEIGHTS, Published, fetch, load_pretrained
 from lib.settings import StudyError
 
 CONTENT = bytes(range(256)) * 12_000  # three megabytes, more than one chunk
@@ -208,3 +209,50 @@ def test_the_file_of_i3d_has_the_name_of_the_parity_case(repository):
     if not folder.is_dir():
         pytest.skip("the parity cases are not here")
     assert (folder / WEIGHTS["i3d-imagenet"].file).is_file()
+
+
+# ---- into a model --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of published weights, empty; nothing can be downloaded."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+
+    def offline(url, part):
+        raise OSError("no network")
+
+    monkeypatch.setattr(weights, "download", offline)
+    (tmp_path / "data" / "weights").mkdir(parents=True)
+    return tmp_path / "data" / "weights"
+
+
+def test_weights_of_another_model_are_refused_and_the_fitting_ones_named(folder):
+    with pytest.raises(StudyError, match="'s3d' are not for i3d; for it there are: i3d-kinetics, i3d-imagenet"):
+        load_pretrained(None, "i3d", "s3d")
+
+
+def test_weights_that_cannot_be_had_say_which_file_to_get_from_where_and_where_to_put_it(folder):
+    with pytest.raises(StudyError) as error:
+        load_pretrained(build("i3d", 5, clip=(8, 32, 32)), "i3d", "i3d-imagenet")
+    for part in ("no network", "https://github.com/dlpbc", "no_top.h5", str(folder)):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_published_state_of_a_torch_model_goes_into_all_but_the_head(folder, monkeypatch):
+    import torch
+    from torchvision.models.video import s3d
+
+    torch.manual_seed(1)
+    published = s3d(num_classes=400)
+    file = folder / "s3d-d76dad2f.pth"
+    torch.save(published.state_dict(), file)
+    monkeypatch.setitem(weights.WEIGHTS, "s3d", weights.WEIGHTS["s3d"]._replace(sha256=None))
+    model = build("s3d", 5, clip=(8, 32, 32))
+    head = [weight.detach().clone() for weight in model.head.module.parameters()]
+    load_pretrained(model, "s3d", "s3d")
+    own = model.blocks[0].module.state_dict()
+    for key, value in published.features[0].state_dict().items():
+        assert torch.equal(own[key], value)
+    assert all(torch.equal(a, b) for a, b in zip(head, model.head.module.parameters(), strict=True))

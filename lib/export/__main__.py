@@ -3,7 +3,8 @@
 import sys
 
 from lib.export.release import release
-from lib.export.run import export_run, open_run
+from lib.export.run import export_run
+from lib.runs import open_run
 from lib.settings import StudyError
 from lib.study import load_study
 

@@ -16,7 +16,7 @@ from lib.export import network, onnx, stream, tflite, verify
 from lib.export.card import describe, write_card
 from lib.export.files import Runner, add_metadata, runner_of
 from lib.paths import replacing
-from lib.runs import ClipRun, PoseRun, Run
+from lib.runs import PoseRun, Run
 from lib.settings import StudyError
 from lib.study import Study
 from lib.training import BEST, compute_in_float32
@@ -26,11 +26,6 @@ CALIBRATION = 24  # clips of train on which the ranges of an int8 file are measu
 STREAM_CALIBRATION = 8  # clips of train for a stream, of which it sees each frame
 KEPT = (0, 1 / 8, 1 / 3, 1 / 2)  # shares of the layers, the first ones, that an int8 file may leave in float32
 ALIKE = 0.95  # share of the clips of val that an int8 file must name as the trained model does, or more layers are left
-
-
-def open_run(study: Study, name: str) -> Run:
-    """A run by its name, of clips or of poses. Raises StudyError when its recipe or its clips are absent or wrong."""
-    return (PoseRun if study.find_run(name)[0].family().kind == "poses" else ClipRun)(study, name)
 
 
 def export_run(run: Run) -> pd.DataFrame:

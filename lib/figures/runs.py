@@ -1,11 +1,9 @@
-"""Figures of training runs: how they learned, how accurate they are and where they err."""
+"""Figures of runs: training curves, accuracy, errors and attention; of searches; of exported files."""
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -15,13 +13,15 @@ from lib.figures import subplots
 from lib.spaces import Dimension
 
 READABLE_GLOSSES = 30  # rows of a confusion matrix whose labels can still be read
+PANELS = 3  # side by side
+COLOURS = "viridis"  # from low to high accuracy
 
 
 def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
-    """Loss, and accuracy where the history has it, of training and validation over the epochs.
+    """Loss and, where the history has it, accuracy of training and validation by epoch.
 
     history: the columns of history.csv (epoch, loss, accuracy, val_loss, val_accuracy) or of
-    history-pretrain.csv (epoch, loss, val_loss). Raises KeyError when a column is lacking.
+    history-pretrain.csv (epoch, loss, val_loss). Raises KeyError when a column is missing.
     """
     panels = ["loss", "accuracy"] if "accuracy" in history else ["loss"]
     figure, axes = subplots(1, len(panels), size=(5 * len(panels), 3.5), squeeze=False)
@@ -31,7 +31,7 @@ def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
         ax.set(xlabel="epoch", title=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "accuracy" in panels:
-        _percent_axis(axes[0, 1].yaxis)
+        axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes[0, 1].set_ylim(0, 1)
     axes[0, 0].legend()
     figure.suptitle(title)
@@ -39,78 +39,55 @@ def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
 
 
 def accuracy_intervals(comparison: pd.DataFrame, chance: float, title: str = "Top-1 accuracy") -> Figure:
-    """Top-1 of each row of `lib.report.comparison`, its Wilson 95 % interval, the published figure below it.
+    """Top-1 of each row of `lib.report.comparison` with its Wilson 95 % interval and the published figure.
 
-    chance: 1 / number of glosses, drawn as a dashed line. Means over seeds are drawn as diamonds.
+    chance: 1 / number of glosses, a dashed line. Means over seeds are diamonds.
     """
     figure, ax = subplots(size=(8, 1.4 + 0.4 * len(comparison)))
     low, high = np.array(comparison["top1_ci95"].tolist()).T
     place, colours = np.arange(len(comparison)), sns.color_palette()
     ax.hlines(place, low, high, color=colours[0], linewidth=2)
-    for label, rows, marker in (
-        ("run", comparison["runs"] == 1, "o"),
-        ("mean of seeds", comparison["runs"] > 1, "D"),
-    ):
+    mean, known = comparison["runs"] > 1, comparison["published_top1"].notna()
+    for label, rows, marker in (("run", ~mean, "o"), ("mean of seeds", mean, "D")):
         if rows.any():
-            ax.plot(
-                comparison["top1"][rows],
-                place[rows],
-                marker,
-                color=colours[0],
-                label=f"{label}, 95 % interval",
-            )
-    known = comparison["published_top1"].notna()
+            label = f"{label}, 95 % interval"
+            ax.plot(comparison["top1"][rows], place[rows], marker, color=colours[0], label=label)
     if known.any():
         values = comparison["published_top1"][known].astype(float)
         ax.plot(values, place[known] + 0.25, "x", color=colours[3], markeredgewidth=2, label="published")
     ax.axvline(chance, color="grey", linestyle="--", label="chance")
     ax.set_yticks(place, comparison["run"])
     ax.set(xlim=(0, 1), ylim=(len(comparison) - 0.5, -0.5), title=title)
-    _percent_axis(ax.xaxis)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def confusion_heatmap(confusion: pd.DataFrame, most: int = READABLE_GLOSSES) -> Figure:
-    """Heat map of `lib.evaluation.confusion`: rows true, columns predicted gloss, colour = number of clips.
+    """Heat map of `lib.evaluation.confusion`: number of clips by true gloss (rows) and predicted gloss (columns).
 
-    Of more than `most` glosses only those of the most frequent confusions are shown, as the title says.
+    With more than `most` glosses, only those of the most frequent confusions are shown, as the title says.
     """
-    shown = confusion.loc[(glosses := _most_confused_glosses(confusion, most)), glosses]
+    shown = confusion
+    if len(confusion) > most:
+        errors = confusion.to_numpy() + confusion.to_numpy().T
+        pairs = np.argsort(-np.triu(errors, k=1), axis=None, kind="stable")
+        by_pair = np.column_stack(np.unravel_index(pairs, errors.shape)).ravel()
+        glosses = confusion.index[np.sort(pd.unique(by_pair)[:most])]
+        shown = confusion.loc[glosses, glosses]
     side = 2.5 + 0.28 * len(shown)
     figure, ax = subplots(size=(side + 0.5, side))
     sns.heatmap(
-        shown,
-        ax=ax,
-        cmap="rocket_r",
-        vmin=0,
-        square=True,
-        linewidths=0.5,
-        annot=shown.astype(str).where(shown > 0, ""),
-        fmt="",
-        annot_kws={"size": 9},
-        xticklabels=True,
-        yticklabels=True,
-        cbar=False,
-    )
-    whole = len(shown) == len(confusion)
-    number = f"all {len(confusion)}" if whole else f"{len(shown)} most confused of {len(confusion)}"
+        shown, ax=ax, cmap="rocket_r", vmin=0, square=True, linewidths=0.5, cbar=False, xticklabels=True,
+        yticklabels=True, annot=shown.astype(str).where(shown > 0, ""), fmt="", annot_kws={"size": 9},
+    )  # fmt: skip
+    number = f"all {len(confusion)}" if shown is confusion else f"{len(shown)} most confused of {len(confusion)}"
     ax.set(title=f"Clips by true and predicted gloss, {number} glosses")
     return figure
 
 
-def _most_confused_glosses(confusion: pd.DataFrame, most: int) -> pd.Index:
-    """The glosses of the most frequent confusions, in either direction; at most `most`, in label order."""
-    if len(confusion) <= most:
-        return confusion.index
-    errors = confusion.to_numpy() + confusion.to_numpy().T
-    pairs = np.argsort(-np.triu(errors, k=1), axis=None, kind="stable")
-    by_pair = np.column_stack(np.unravel_index(pairs, errors.shape)).ravel()
-    return confusion.index[np.sort(pd.unique(by_pair)[:most])]
-
-
 def worst_glosses(per_gloss: pd.DataFrame, count: int = 20) -> Figure:
-    """Bars of top-1 and top-5 of the `count` glosses of lowest top-1 in `lib.evaluation.per_gloss`."""
+    """Bars of top-1 and top-5 of the `count` glosses with the lowest top-1 in `lib.evaluation.per_gloss`."""
     worst = per_gloss.sort_values(["top1", "top5"], kind="stable").head(count)
     figure, ax = subplots(size=(7, 1.2 + 0.3 * len(worst)))
     place, colours = np.arange(len(worst)), sns.color_palette()
@@ -119,13 +96,13 @@ def worst_glosses(per_gloss: pd.DataFrame, count: int = 20) -> Figure:
     ax.set_yticks(place, [f"{gloss} ({n})" for gloss, n in zip(worst["gloss"], worst["n"], strict=True)])
     ax.set(xlim=(0, 1), ylim=(len(worst) - 0.5, -0.5), title=f"The {len(worst)} worst glosses (number of clips)")
     ax.grid(visible=False, axis="y")
-    _percent_axis(ax.xaxis)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def calibration_curve(calibration: pd.DataFrame, error: float) -> Figure:
-    """Accuracy against confidence (`lib.evaluation.calibration`) with the diagonal of perfect calibration.
+    """Reliability diagram: accuracy by confidence (`lib.evaluation.calibration`), with the diagonal.
 
     error: expected calibration error, in [0, 1]. The area of a dot grows with its number of clips.
     """
@@ -140,63 +117,47 @@ def calibration_curve(calibration: pd.DataFrame, error: float) -> Figure:
     return figure
 
 
-def attention_over_time(attention: np.ndarray, hands: np.ndarray, title: str = "") -> Figure:
-    """Where in a clip the class token looks: one row per head, grouped by layer, one column per frame.
+def attention_over_time(scores: np.ndarray, hands: np.ndarray, stride: int = 1, title: str = "") -> Figure:
+    """Attention of the classification token to the frames of a clip: one row per head, grouped by layer.
 
-    attention: float (layers, heads, frames), the class token's weights on the frames, each >= 0.
-    hands: bool (frames,), True where a frame shows a hand; drawn as a strip below.
-    Raises ValueError when the shapes do not agree.
+    scores: of `Spobet.attention` for one clip, float (layers, heads, 1 + tokens, 1 + tokens), a token for `stride`
+    frames. hands: bool (frames,), whether a hand is detected, a strip below. Raises ValueError when the shapes differ.
     """
-    attention, hands = np.asarray(attention), np.asarray(hands, dtype=bool)
-    if attention.ndim != 3 or hands.shape != attention.shape[2:]:
-        raise ValueError(f"need (layers, heads, frames) and (frames,), got {attention.shape} and {hands.shape}")
-    layers, heads, frames = attention.shape
-    figure, (top, strip) = subplots(
-        2, 1, size=(8, 1.8 + 0.16 * layers * heads), sharex=True, height_ratios=[layers * heads, 1.5]
-    )
-    rows = attention.reshape(layers * heads, frames)
+    (layers, heads), frames = scores.shape[:2], len(hands)
+    tokens = scores[:, :, 0, 1:].astype(np.float32).reshape(layers * heads, -1)
+    rows = np.repeat(tokens, stride, axis=1)[:, :frames]
+    if rows.shape[1] < frames:
+        raise ValueError(f"{tokens.shape[1]} tokens of {stride} frames do not cover {frames} frames")
+    ratio = [layers * heads, 1.5]
+    figure, (top, strip) = subplots(2, 1, size=(8, 1.8 + 0.16 * layers * heads), sharex=True, height_ratios=ratio)
     image = top.imshow(rows, aspect="auto", cmap="rocket_r", vmin=0, interpolation="nearest")
     figure.colorbar(image, ax=top, label="attention")
     top.hlines(np.arange(1, layers) * heads - 0.5, -0.5, frames - 0.5, color="grey", linewidth=1)
     top.set_yticks(np.arange(layers) * heads + (heads - 1) / 2, [f"layer {layer + 1}" for layer in range(layers)])
     top.set_title(title or "Attention of the class token, one row per head")
-    _hand_strip(strip, hands)
+    strip.imshow(hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest")
+    strip.set_yticks([0], ["hand seen"])
+    strip.set_xlabel("frame")
+    strip.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in figure.axes:
+        ax.grid(visible=False)
     return figure
 
 
-def _hand_strip(ax: Axes, hands: np.ndarray) -> None:
-    ax.imshow(hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest")
-    ax.set_yticks([0], ["hand seen"])
-    ax.set_xlabel("frame")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for each in (ax, *ax.figure.axes):
-        each.grid(visible=False)
-
-
-def _percent_axis(axis: Axis) -> None:
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-ACROSS = 3  # panels side by side
-
-
 def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
-    """Each file as a point, size against latency on one thread, one panel for each run; the best is below, left.
-
-    table: `lib.export.verify.gather`.
-    """
+    """Size and latency on one thread of each file of `lib.export.verify.gather`, one panel per run."""
     table = table.assign(megabytes=table["bytes"] / 1e6)
     runs = list(table["run"].unique())
-    columns = min(len(runs), ACROSS)
+    columns = min(len(runs), PANELS)
     rows = -(-len(runs) // columns)
     figure, axes = subplots(rows, columns, size=(2 + 3.4 * columns, 0.6 + 3.2 * rows), squeeze=False)
     look = {"hue": "precision", "style": "format", "s": 90, "alpha": 0.8}
-    kinds = {"hue_order": table["precision"].unique(), "style_order": table["format"].unique()}
+    look |= {"hue_order": table["precision"].unique(), "style_order": table["format"].unique()}
     for ax in axes.flat[len(runs) :]:
         ax.remove()
     for ax, run in zip(axes.flat, runs, strict=False):
         files = table[table["run"] == run]
-        sns.scatterplot(files, x="megabytes", y="latency_ms_1_thread", ax=ax, legend=run == runs[0], **look, **kinds)
+        sns.scatterplot(files, x="megabytes", y="latency_ms_1_thread", ax=ax, legend=run == runs[0], **look)
         ax.set(title=run, xlabel="size in MB", ylabel="", yscale="log", xlim=(0, None))
         ax.yaxis.set_major_formatter(ScalarFormatter())
         ax.yaxis.set_minor_formatter(ScalarFormatter())
@@ -209,13 +170,10 @@ def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-COLOURS = "viridis"  # of the accuracy, from low to high
-
-
 def best_so_far(trials: pd.DataFrame, equal: int, chance: float, title: str = "") -> Figure:
-    """The best validation accuracy of each tuner over the epochs that it has spent; each trial is a dot.
+    """Best validation accuracy of each tuner by the epochs that it has spent; each trial is a dot.
 
-    trials: `lib.trials.read_trials`; equal: epochs that every tuner has spent, a dotted line; chance: a dashed line.
+    trials: `lib.tuning.read_trials`. equal: epochs that every tuner has spent, a dotted line. chance: a dashed line.
     """
     figure, ax = subplots(size=(8, 4))
     for colour, (tuner, own) in zip(sns.color_palette(), trials.groupby("tuner", sort=False), strict=False):
@@ -230,23 +188,20 @@ def best_so_far(trials: pd.DataFrame, equal: int, chance: float, title: str = ""
 
 
 def parallel_coordinates(trials: pd.DataFrame, space: dict[str, Dimension], title: str = "") -> Figure:
-    """Every trial that succeeded as a line through its settings, coloured by its accuracy; the best is drawn last.
+    """Every completed trial as a line through its settings, coloured by its accuracy, the best one on top.
 
-    Each axis goes from the first value of the space, below, to the last, on the scale that was searched.
+    Each axis is on the scale that was searched, with the first value of the space at the bottom.
     """
     done = trials[trials["status"] == "COMPLETED"].sort_values("val_accuracy", kind="stable")
-    places = np.array(
-        [[space[key].place(value) for key, value in row.items()] for row in done[[*space]].to_dict("records")]
-    )
     figure, ax = subplots(size=(2.2 + 1.5 * len(space), 4.5))
     norm = Normalize(done["val_accuracy"].min(), done["val_accuracy"].max())
-    for line, value in zip(places, done["val_accuracy"], strict=True):
-        ax.plot(line, color=colormaps[COLOURS](norm(value)), linewidth=1.5, alpha=0.8)
+    for row in done.to_dict("records"):
+        line = [float(dimension.place(row[key])) for key, dimension in space.items()]
+        ax.plot(line, color=colormaps[COLOURS](norm(row["val_accuracy"])), linewidth=1.5, alpha=0.8)
     for number, dimension in enumerate(space.values()):
-        for place, value in zip((0, 1), dimension.ends(), strict=True):
-            ax.annotate(
-                _short(value), (number, place), (0, 8 if place else -16), textcoords="offset points", ha="center"
-            )
+        for place, value in enumerate(dimension.ends()):
+            text = f"{value:g}" if type(value) in (int, float) else str(value)
+            ax.annotate(text, (number, place), (0, 8 if place else -16), textcoords="offset points", ha="center")
     ax.set_xticks(range(len(space)), [key.replace(".", ".\n", 1) for key in space])
     ax.tick_params("x", pad=18)
     ax.set_yticks([])
@@ -258,29 +213,25 @@ def parallel_coordinates(trials: pd.DataFrame, space: dict[str, Dimension], titl
 
 
 def importances(table: pd.DataFrame, title: str = "") -> Figure:
-    """Bars of `lib.trials.importance`, with one standard deviation; the title says how far to trust them."""
+    """Bars of `lib.tuning.importance` with one standard deviation; the title says how reliable they are."""
     figure, ax = subplots(size=(7, 1.6 + 0.35 * len(table)))
-    ax.barh(table["setting"], table["importance"], xerr=table["spread"], color=sns.color_palette()[0], capsize=3)
+    ax.barh(table["setting"], table["importance"], xerr=table["sd"], color=sns.color_palette()[0], capsize=3)
     ax.axvline(0, color="black", linewidth=1)
     ax.invert_yaxis()
     trust = "" if table.attrs["reliable"] else ": too little to rank by"
-    said = f"{table.attrs['trials']} trials, {max(table.attrs['r2'], 0):.0%} of the variance explained{trust}"
-    ax.set(xlabel="share of the variance that shuffling costs", title=f"{title}\n{said}")
+    explained = f"{table.attrs['trials']} trials, {max(table.attrs['r2'], 0):.0%} of the variance explained{trust}"
+    ax.set(xlabel="share of the variance that shuffling costs", title=f"{title}\n{explained}")
     return figure
 
 
 def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
-    """Epochs and minutes that each tuner of `lib.trials.compare_tuners` took."""
+    """Epochs and minutes of each tuner of `lib.tuning.compare_tuners`."""
     figure, axes = subplots(1, 2, size=(9, 1.4 + 0.4 * len(tuners)), sharey=True)
-    for ax, key in zip(axes, ("epochs", "minutes"), strict=True):
+    for ax, key, form in zip(axes, ("epochs", "minutes"), ("{:,.0f}", "{:,.1f}"), strict=True):
         bars = ax.barh(tuners["tuner"], tuners[key], color=sns.color_palette()[0])
-        ax.bar_label(bars, fmt="{:,.0f}" if key == "epochs" else "{:,.1f}", padding=3)
+        ax.bar_label(bars, fmt=form, padding=3)
         ax.set(xlabel=key)
         ax.margins(x=0.15)
     axes[0].invert_yaxis()
     figure.suptitle(title)
     return figure
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

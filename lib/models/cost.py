@@ -1,30 +1,28 @@
-"""What a model costs: parameters, and operations of one forward pass; its own beside the published."""
-
-from __future__ import annotations
+"""What a model costs: parameters and operations of one forward pass, beside the published figures."""
 
 from collections.abc import Sequence
 from math import prod
+from pkgutil import resolve_name
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from lib.models import build, family_of, load
+from lib.models import build, family_of
 
 
 def costs(name: str, **options: Any) -> pd.DataFrame:
-    """Parameters and multiply-adds (1e9, one clip) of a model as published and as built here, with their ratio.
+    """Compare the published cost of a model with that of ours, for the published clip and number of classes.
 
-    Both with the published number of classes on the published clip; `options` as for `build`. Two rows, parameters and
-    multiply-adds, the latter without own value where they can't be counted; and the source as `attrs["source"]`.
-    Of MoViNet's form for phones (`mobile`) neither is published.
+    Two rows, "parameters" and "multiply-adds, 1e9", and the columns published, ours and ratio; the source is
+    `attrs["source"]`. Missing values: our multiply-adds on a backend that `gflops` cannot count on, and the published
+    figures of MoViNet's mobile form. `options` as for `build`.
     """
-    published = load(family_of(name).published)[name]
-    clip, stream = published["clip"], bool(options.get("stream"))
-    known = [published["parameters_stream" if stream else "parameters"], published["multiply_adds"]]
-    model = build(name, published["classes"], clip=clip, **options)
-    operations = gflops(model, np.zeros((1, *clip, 3), np.float32))
+    published = resolve_name(family_of(name).published)[name]
+    known = [published["parameters_stream" if options.get("stream") else "parameters"], published["multiply_adds"]]
+    model = build(name, published["classes"], clip=published["clip"], **options)
+    operations = gflops(model, np.zeros((1, *published["clip"], 3), np.float32))
     table = pd.DataFrame(
         {
             "published": [None, None] if options.get("mobile") else known,
@@ -38,53 +36,49 @@ def costs(name: str, **options: Any) -> pd.DataFrame:
 
 
 def gflops(model: keras.Model, example: np.ndarray) -> float | None:
-    """Count the operations of one forward pass over `example`, in 1e9; None on a backend other than torch, TensorFlow.
+    """Count the operations of one forward pass in 1e9; None on a backend other than torch and TensorFlow.
 
-    example: a batch as the model reads it, usually of one clip. A multiply-add counts as two operations; only those
-    of matrix products and convolutions count, not normalisation, activations or additions. Padding is work, too.
+    example: a batch as the model reads it, usually of one clip. A multiply-add counts as two operations. Only matrix
+    products and convolutions count, including their padding; normalisation, activations and additions do not.
     """
-    count = {"torch": torch_operations, "tensorflow": tensorflow_operations}.get(keras.backend.backend())
+    count = {"torch": _torch_operations, "tensorflow": _tensorflow_operations}.get(keras.backend.backend())
     return None if count is None else count(model, example) / 1e9
 
 
-def torch_operations(model: keras.Model, example: np.ndarray) -> int:
-    """Operations by torch's own counter."""
+def _torch_operations(model: keras.Model, example: np.ndarray) -> int:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # The counter knows nothing of the CPU's fused attention; the plain kernel is matrix products, which it counts.
+    # The counter does not know the fused attention of a CPU; the plain one is matrix products, which it counts.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(example, training=False)  # a first call builds what is not built yet, and that would be counted, too
+        model(example, training=False)  # builds what is not built yet, which would be counted too
         with FlopCounterMode(display=False) as counter:
             model(example, training=False)
     return counter.get_total_flops()
 
 
-def tensorflow_operations(model: keras.Model, example: np.ndarray) -> int:
-    """Operations of the graph, which is made but not run."""
+def _tensorflow_operations(model: keras.Model, example: np.ndarray) -> int:
     import tensorflow as tf
 
     function = tf.function(lambda clips: model(clips, training=False))
     graph = function.get_concrete_function(tf.TensorSpec(example.shape, example.dtype)).graph
-    return sum(operations_of(node) for node in graph.get_operations())
+    return sum(operations_of(node) for node in graph.get_operations())  # the graph is traced but never run
 
 
 def operations_of(node: Any, shape: Sequence[int] | None = None) -> int:
-    """Operations of one node of a TensorFlow graph: two for each weight that goes into each output value.
+    """Operations of a node of a TensorFlow graph: two for each weight that contributes to each output value.
 
-    shape: of the result, for a node that does not know it, as in a function that is called with clips of any size.
+    shape: of the node's output, where the node itself does not know it, as in a function called with any size of clip.
     """
+    kernel = node.inputs[1].shape if len(node.inputs) > 1 else ()
     if node.type in ("Conv2D", "Conv3D"):
-        return 2 * prod(shape or node.outputs[0].shape) * prod(node.inputs[1].shape[:-1])
-    if node.type == "DepthwiseConv2dNative":
-        return 2 * prod(shape or node.outputs[0].shape) * prod(node.inputs[1].shape[:2])
-    if node.type in ("MatMul", "BatchMatMulV2"):
-        inner = node.inputs[0].shape[-2 if transposed(node) else -1]
-        return 2 * prod(shape or node.outputs[0].shape) * inner
-    return 0
-
-
-def transposed(node: Any) -> bool:
-    """Whether a matrix product turns its first matrix."""
-    return node.get_attr("transpose_a" if node.type == "MatMul" else "adj_x")
+        products = prod(kernel[:-1])
+    elif node.type == "DepthwiseConv2dNative":
+        products = prod(kernel[:2])
+    elif node.type in ("MatMul", "BatchMatMulV2"):
+        transposed = node.get_attr("transpose_a" if node.type == "MatMul" else "adj_x")
+        products = node.inputs[0].shape[-2 if transposed else -1]
+    else:
+        return 0
+    return 2 * prod(shape or node.outputs[0].shape) * products

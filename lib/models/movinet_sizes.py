@@ -1,6 +1,4 @@
-"""The six sizes of MoViNet: arXiv 2103.11511, tables 8 to 13, as the official code has them (BLOCK_SPECS)."""
-
-from __future__ import annotations
+"""The six sizes of MoViNet: arXiv 2103.11511, tables 8 to 13, as in the official code (BLOCK_SPECS)."""
 
 from typing import NamedTuple
 
@@ -76,3 +74,8 @@ SIZES = {
     )),
 }
 # fmt: on
+
+
+def count_stages(size: str) -> int:
+    """The number of stages that can be frozen: stem, bottlenecks, projection."""
+    return 2 + sum(len(block.expanded) for block in SIZES[size].blocks)

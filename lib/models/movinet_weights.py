@@ -1,49 +1,71 @@
-"""Published MoViNet weights into ours: TensorFlow checkpoints of the official release."""
-
-from __future__ import annotations
+"""Published MoViNet weights: checkpoints of the official release, and the TensorFlow Lite file for phones."""
 
 import tarfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+import keras
 import numpy as np
 
+from lib.models.movinet_layers import NORM_EPSILON, Bottleneck, ConvNorm
+from lib.models.weights import require_match
 from lib.settings import StudyError
 
-if TYPE_CHECKING:
-    from lib.models.movinet import Bottleneck, ConvNorm, Movinet
-
 ROOT = "model/layer_with_weights-"  # of a checkpoint; 0 is the network, 1 the classifier
+NETWORK, TOP = "movinet_classifier/movinet", "movinet_classifier/classifier_head"  # in the TensorFlow Lite file
 
 
-def load_official_checkpoint(model: Movinet, path: Path | str) -> None:
-    """Fill a model from a published TensorFlow checkpoint, such as …/movinet_a0_base/ckpt-1 (no suffix).
+def load_published_weights(model: keras.Model, path: Path) -> None:
+    """Load a published file into all but the classifier: an archive with a checkpoint, or the TensorFlow Lite file.
 
-    Every variable of the model, the classifier's too, must have its like in the file and the other way round.
-    Raises StudyError, and leaves the model as it was, when there is no such checkpoint or when variables do not
-    match; all of these are listed.
+    Raises StudyError as load_official_checkpoint and load_mobile_tflite, and for an archive without a checkpoint.
     """
-    published = read_checkpoint(path)
-    own = dict(official_names(model))
-    problems = [f"only in the model: {name}" for name in own.keys() - published.keys()]
-    problems += [f"only in the file: {name}" for name in published.keys() - own.keys()]
-    arrays = {name: to_own_layout(published[name], tuple(own[name].shape)) for name in own.keys() & published.keys()}
-    for name, array in arrays.items():
-        if array is None:
-            problems.append(f"{name} is {published[name].shape} in the file, {tuple(own[name].shape)} in the model")
-    if problems:
-        raise StudyError(f"{path}: these are not weights for {model.name}; " + "; ".join(sorted(problems)))
-    for name, array in arrays.items():
-        own[name].assign(array)
+    if path.suffix == ".tflite":
+        load_mobile_tflite(model, path, classifier=False)
+    else:
+        load_official_checkpoint(model, _unpack(path), classifier=False)
 
 
-def read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
-    """Read the variables of a model in a TensorFlow checkpoint, by names that do not tell how a layer is wrapped.
+def _unpack(archive: Path) -> Path:
+    """Unpack an archive beside itself, once. Returns the name of the checkpoint in it, without suffix."""
+    folder = archive.with_name(archive.name.removesuffix(".tar.gz"))
+    if not list(folder.rglob("*.index")):
+        try:
+            with tarfile.open(archive) as file:
+                file.extractall(folder, filter="data")
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise StudyError(f"{archive}: not a readable archive ({error}): delete it and download it again") from None
+    for path in sorted(folder.rglob("*.index")):
+        return path.with_suffix("")
+    raise StudyError(f"{archive}: holds no TensorFlow checkpoint (*.index)")
 
-    Raises StudyError when there is no readable checkpoint.
+
+# ---- checkpoints -----------------------------------------------------------------------------------------
+
+
+def load_official_checkpoint(model: keras.Model, path: Path | str, *, classifier: bool = True) -> None:
+    """Load a published TensorFlow checkpoint into a Movinet, such as …/movinet_a0_base/ckpt-1 (no suffix).
+
+    classifier: whether to load the last layer, too, which needs a model with the checkpoint's number of classes.
+    Raises StudyError and leaves the model unchanged when there is no readable checkpoint, or lists every variable that
+    only the model or only the checkpoint has, or that has another shape there.
     """
+    own, published = dict(official_names(model)), _read_checkpoint(path)
+    if not classifier:
+        own, published = ({k: v for k, v in each.items() if "/_classifier/" not in k} for each in (own, published))
+    arranged = {
+        name: to_own_layout(array, tuple(own[name].shape)) if name in own else array
+        for name, array in published.items()
+    }
+    require_match(own, arranged, path, model.name)
+    for name, variable in own.items():
+        variable.assign(arranged[name])
+
+
+def _read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
+    """The variables of a model by name, in the form of `plain`."""
     import tensorflow as tf  # only here: training needs no second framework
 
     try:
@@ -58,155 +80,137 @@ def read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
 
 
 def plain(name: str) -> str:
-    """A variable's name without what differs between the forms of a convolution in the official code."""
+    """The name of a variable without what differs between the official code's forms of a convolution."""
     name = name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace("depthwise_kernel", "kernel")
     return name.replace("_conv/_conv/", "_conv/").replace("_conv_temporal/_conv/", "_conv_temporal/")
 
 
-def to_own_layout(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Arrange a published kernel as ours; None when it does not fit.
+def to_own_layout(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Arrange a published array in our layout of this shape; one that does not fit is returned as it is.
 
     A depthwise kernel of three dimensions (frames, height, width, 1, channels) becomes (height, width, channels,
-    frames), or, over time alone, (frames, 1, channels, 1). Elsewhere only sides of 1 come or go.
+    frames), or, over time only, (frames, 1, channels, 1). Otherwise only axes of length 1 are added or removed.
     """
+    turned = array
     if array.ndim == 5 and array.shape[3] == 1 and shape[-1] == array.shape[0]:
-        array = array.transpose(1, 2, 4, 0, 3)
-    sides = [[side for side in each if side != 1] for each in (array.shape, shape)]
-    return array.reshape(shape) if sides[0] == sides[1] else None
+        turned = array.transpose(1, 2, 4, 0, 3)
+    sides, expected = ([side for side in each if side != 1] for each in (turned.shape, shape))
+    return turned.reshape(shape) if sides == expected else array
 
 
-def official_names(model: Movinet) -> Iterator[tuple[str, Any]]:
-    """Every variable of a model with its official name, as `plain` has it."""
-    yield from conv_norm(f"{ROOT}0/layer_with_weights-0/_stem", model.stem)
+def official_names(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """Every variable of a Movinet with its name in a checkpoint, in the form of `plain`."""
+    yield from _conv_norm_names(f"{ROOT}0/layer_with_weights-0/_stem", model.stem)
     for number, block in enumerate(model.bottlenecks, start=1):
-        yield from bottleneck(f"{ROOT}0/layer_with_weights-{number}", block)
-    last = len(model.bottlenecks) + 1
-    yield from conv_norm(f"{ROOT}0/layer_with_weights-{last}/_project", model.project)
-    yield from dense(f"{ROOT}1/_head", model.head)
-    yield from dense(f"{ROOT}1/_classifier", model.classifier)
+        yield from _bottleneck_names(f"{ROOT}0/layer_with_weights-{number}", block)
+    yield from _conv_norm_names(f"{ROOT}0/layer_with_weights-{len(model.bottlenecks) + 1}/_project", model.project)
+    yield from _dense_names(f"{ROOT}1/_head", model.head)
+    yield from _dense_names(f"{ROOT}1/_classifier", model.classifier)
 
 
-def bottleneck(prefix: str, block: Bottleneck) -> Iterator[tuple[str, Any]]:
-    """The variables of a bottleneck. Over time and space in one, there is one kernel and one normalisation."""
-    yield from conv_norm(f"{prefix}/_expansion", block.expand)
-    split = hasattr(block.space, "norm")
+def _bottleneck_names(prefix: str, block: Bottleneck) -> Iterator[tuple[str, Any]]:
+    split = isinstance(block.space, ConvNorm)  # else one kernel and one normalisation over time and space
+    yield from _conv_norm_names(f"{prefix}/_expansion", block.expand)
     if split:
-        yield from conv_norm(f"{prefix}/_feature", block.space)
+        yield from _conv_norm_names(f"{prefix}/_feature", block.space)
     else:
         yield f"{prefix}/_feature/_conv/kernel", block.space.kernel
     if block.time is not None:
         if split:
             yield f"{prefix}/_feature/_conv_temporal/kernel", block.time.convolution.kernel
-        yield from norm(f"{prefix}/_feature/_batch_norm{'_temporal' if split else ''}", block.time)
+        yield from _norm_names(f"{prefix}/_feature/_batch_norm{'_temporal' if split else ''}", block.time)
     if block.excite is not None:
-        yield from dense(f"{prefix}/_attention/_se_reduce", block.excite.reduce)
-        yield from dense(f"{prefix}/_attention/_se_expand", block.excite.expand)
+        yield from _dense_names(f"{prefix}/_attention/_se_reduce", block.excite.reduce)
+        yield from _dense_names(f"{prefix}/_attention/_se_expand", block.excite.expand)
         if block.excite.position_scale is not None:
             yield f"{prefix}/_attention/_pos_encoding/_rezero/scale", block.excite.position_scale
-    yield from conv_norm(f"{prefix}/_projection", block.project)
+    yield from _conv_norm_names(f"{prefix}/_projection", block.project)
     if block.skip is not None:
-        yield from conv_norm(f"{prefix}/_skip/_projection", block.skip.project)
+        yield from _conv_norm_names(f"{prefix}/_skip/_projection", block.skip.project)
     yield f"{prefix}/_mobile_bottleneck/_rezero/scale", block.scale
 
 
-def conv_norm(prefix: str, layer: ConvNorm) -> Iterator[tuple[str, Any]]:
-    """A kernel and its normalisation."""
+def _conv_norm_names(prefix: str, layer: ConvNorm) -> Iterator[tuple[str, Any]]:
     yield f"{prefix}/_conv/kernel", layer.convolution.kernel
-    yield from norm(f"{prefix}/_batch_norm", layer)
+    yield from _norm_names(f"{prefix}/_batch_norm", layer)
 
 
-def norm(prefix: str, layer: ConvNorm) -> Iterator[tuple[str, Any]]:
-    """The normalisation of a layer."""
+def _norm_names(prefix: str, layer: ConvNorm) -> Iterator[tuple[str, Any]]:
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         yield f"{prefix}/{name}", getattr(layer.norm, name)
 
 
-def dense(prefix: str, layer: Any) -> Iterator[tuple[str, Any]]:
-    """A kernel and its bias."""
+def _dense_names(prefix: str, layer: Any) -> Iterator[tuple[str, Any]]:
     yield f"{prefix}/_conv/kernel", layer.kernel
     yield f"{prefix}/_conv/bias", layer.bias
 
 
-NETWORK, TOP = "movinet_classifier/movinet", "movinet_classifier/classifier_head"
+# ---- the file for phones ---------------------------------------------------------------------------------
 
 
-class Layer(NamedTuple):
-    """Kernel and bias of a convolution, float32, as TensorFlow Lite lays them out."""
+def load_mobile_tflite(model: keras.Model, path: Path | str, *, classifier: bool = True) -> None:
+    """Load the published file into a mobile A0-Stream, `build("movinet-a0", 600, mobile=True)`.
 
-    kernel: np.ndarray  # (outputs, height, width, inputs); of a depthwise one (1, height, width, channels)
-    bias: np.ndarray
-
-
-def load_mobile_tflite(model: Movinet, path: Path | str) -> None:
-    """Fill a mobile A0-Stream of 600 classes, `build("movinet-a0", 600, mobile=True)`, from the published file.
-
-    The file has its normalisations folded into the convolutions: gamma becomes 1 and the bias beta, over a mean of 0
-    and a variance of 1. Such a model is to be trained with `fix_norm`, as statistics of its own are not in the file.
-    Raises StudyError, and leaves the model as it was, when the file is not a model of TensorFlow Lite or when a layer
-    of the model or of the file has no counterpart of the same shape; all of these are listed.
+    In the file the normalisations are folded into the convolutions, so gamma becomes 1 and beta the bias, with a mean
+    of 0 and a variance of 1. Train such a model with `fix_norm`, because the file holds no statistics.
+    classifier: whether to load the last layer, too, which needs a model with 600 classes.
+    Raises StudyError and leaves the model unchanged when the file is not a TensorFlow Lite model, or lists every
+    kernel, bias and residual scale that only the model or only the file has, or that has another shape there.
     """
-    published, scales = read_tflite(path)
-    own = dict(tflite_names(model))
-    problems = [f"only in the model: {name}" for name in own.keys() - published.keys()]
-    problems += [f"only in the file: {name}" for name in published.keys() - own.keys()]
-    kernels = {name: from_tflite(published[name].kernel, kernel_of(own[name])) for name in own if name in published}
-    problems += [f"{name} has another shape" for name, kernel in kernels.items() if kernel is None]
-    blocks = {block.name: block for block in model.bottlenecks}
-    problems += [f"residual scale of one only: {name}" for name in blocks.keys() ^ scales.keys()]
-    if problems:
-        raise StudyError(f"{path}: these are not weights for {model.name}, mobile; " + "; ".join(sorted(problems)))
-    for name, layer in own.items():
-        fill(layer, kernels[name], published[name].bias)
-    for name, block in blocks.items():
-        block.scale.assign(scales[name])
+    layers, published = dict(_tflite_names(model)), read_tflite(path)
+    own = {f"{block.name}/scale": block.scale for block in model.bottlenecks}
+    for name, layer in layers.items():
+        normalised = isinstance(layer, ConvNorm)
+        own[f"{name}/kernel"] = layer.convolution.kernel if normalised else layer.kernel
+        own[f"{name}/bias"] = layer.norm.beta if normalised else layer.bias
+    if not classifier:
+        own, published = ({k: v for k, v in each.items() if f"{TOP}/classifier/" not in k} for each in (own, published))
+    arranged = {
+        name: from_tflite(array, tuple(own[name].shape)) if name in own and name.endswith("/kernel") else array
+        for name, array in published.items()
+    }
+    require_match(own, arranged, path, f"{model.name}, mobile")
+    for name, variable in own.items():
+        variable.assign(arranged[name])
+    for layer in layers.values():
+        if isinstance(layer, ConvNorm):
+            neutral = {"gamma": 1.0, "moving_mean": 0.0, "moving_variance": 1.0 - NORM_EPSILON}
+            for name, value in neutral.items():
+                variable = getattr(layer.norm, name)
+                variable.assign(np.full(variable.shape, value, np.float32))
 
 
-def fill(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Give a convolution, normalised or dense, its weights."""
-    kernel_of(layer).assign(kernel)
-    if not hasattr(layer, "convolution"):
-        layer.bias.assign(bias)
-        return
-    from lib.models.movinet import NORM_EPSILON
+def read_tflite(path: Path | str) -> dict[str, np.ndarray]:
+    """Read kernels, biases and residual scales, dequantised to float32, by the names of _tflite_names.
 
-    values = {"gamma": 1.0, "beta": bias, "moving_mean": 0.0, "moving_variance": 1.0 - NORM_EPSILON}
-    for name, value in values.items():
-        getattr(layer.norm, name).assign(np.broadcast_to(value, bias.shape))
-
-
-def read_tflite(path: Path | str) -> tuple[dict[str, Layer], dict[str, float]]:
-    """Read the convolutions of a file by their names in the official code, and the residual scales by block.
-
-    Raises StudyError when the file can't be read.
+    Kernels are (outputs, height, width, inputs), of depthwise convolutions (1, height, width, channels).
+    Raises StudyError when the file cannot be read.
     """
-    from ai_edge_litert.interpreter import Interpreter  # only here: no training needs it
+    from ai_edge_litert.interpreter import Interpreter  # only here: training does not need it
 
     try:
         reader = Interpreter(str(path))
     except (ValueError, OSError) as error:
-        raise StudyError(f"{path}: not a readable model of TensorFlow Lite: {' '.join(str(error).split())}") from None
+        raise StudyError(f"{path}: not a readable TensorFlow Lite model: {' '.join(str(error).split())}") from None
     reader.allocate_tensors()
-    tensors = reader.get_tensor_details()
-    layers, scales = {}, {}
-    for kernel, bias in pairwise(tensors):  # a bias follows its kernel
+    found = {}
+    for kernel, bias in pairwise(reader.get_tensor_details()):  # a bias follows its kernel
         name = kernel["name"].split(";")[0]
-        parts = kernel["quantization_parameters"]
+        parts = name.split("/")
         if name.endswith("/rezero/mul"):
-            scales[name.split("/")[2]] = float(dequantised(reader, kernel).flat[0])
-        elif kernel["dtype"] is np.int8 and kernel["shape"].size == 4 and parts["scales"].size > 1:
-            layers[layer_name(name)] = Layer(dequantised(reader, kernel), dequantised(reader, bias))
-    return layers, scales
+            found[f"{parts[2]}/scale"] = _dequantised(reader, kernel).flat[0]
+        elif kernel["dtype"] is np.int8 and kernel["shape"].size == 4:
+            if kernel["quantization_parameters"]["scales"].size == 1:
+                continue  # not a kernel
+            # …/conv2d_temporal/bn_temporal/… belongs to …/conv2d_temporal.
+            end = next(index for index, part in enumerate(parts) if part.startswith("conv2d")) + 1
+            found["/".join([*parts[:end], "kernel"])] = _dequantised(reader, kernel)
+            found["/".join([*parts[:end], "bias"])] = _dequantised(reader, bias)
+    return found
 
 
-def layer_name(tensor: str) -> str:
-    """A layer's name from that of its kernel: …/conv2d_temporal/bn_temporal/… belongs to …/conv2d_temporal."""
-    parts = tensor.split("/")
-    last = next(index for index, part in enumerate(parts) if part.startswith("conv2d"))
-    return "/".join(parts[: last + 1])
-
-
-def dequantised(reader: Any, tensor: dict[str, Any]) -> np.ndarray:
-    """The values of a constant tensor: (number − zero point) × scale, a scale for each channel or one for all."""
+def _dequantised(reader: Any, tensor: dict[str, Any]) -> np.ndarray:
+    """Float values of a constant tensor: (number − zero point) × scale, with one scale or one per channel."""
     parts = tensor["quantization_parameters"]
     shape = np.ones(tensor["shape"].size, int)
     shape[parts["quantized_dimension"]] = -1
@@ -214,22 +218,17 @@ def dequantised(reader: Any, tensor: dict[str, Any]) -> np.ndarray:
     return ((reader.get_tensor(tensor["index"]).astype(np.int64) - offset) * scale).astype(np.float32)
 
 
-def from_tflite(kernel: np.ndarray, variable: Any) -> np.ndarray | None:
-    """Arrange a kernel as our variable; None when it does not fit. Outputs come last with us, channels stay."""
-    depthwise = kernel.shape[0] == 1 and variable.shape[-1] == 1
+def from_tflite(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Arrange a kernel as our variable of this shape, with the outputs last; one that does not fit as it is."""
+    depthwise = kernel.shape[0] == 1 and shape[-1] == 1
     arranged = kernel[0][..., None] if depthwise else kernel.transpose(1, 2, 3, 0)
-    if len(variable.shape) == 2:  # dense
+    if len(shape) == 2:  # dense
         arranged = arranged.reshape(arranged.shape[-2:])
-    return arranged if arranged.shape == tuple(variable.shape) else None
+    return arranged if arranged.shape == shape else kernel
 
 
-def kernel_of(layer: Any) -> Any:
-    """The variable of a layer's kernel."""
-    return layer.convolution.kernel if hasattr(layer, "convolution") else layer.kernel
-
-
-def tflite_names(model: Movinet) -> Iterator[tuple[str, Any]]:
-    """Every convolution of a model with its name in the file."""
+def _tflite_names(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """Every convolution of a Movinet with its name in the file."""
     yield f"{NETWORK}/stem/stem/conv2d", model.stem
     for block in model.bottlenecks:
         parts = {
@@ -243,52 +242,3 @@ def tflite_names(model: Movinet) -> Iterator[tuple[str, Any]]:
     yield f"{NETWORK}/head/project/conv2d", model.project
     yield f"{TOP}/head/conv2d", model.head
     yield f"{TOP}/classifier/conv2d", model.classifier
-
-
-PUBLISHED_CLASSES = 600  # of MoViNet's files, Kinetics-600
-
-
-def load_published_weights(model: Movinet, path: Path) -> None:
-    """Fill all but the classifier from a file of MoViNet: an archive with a checkpoint, or the TFLite file.
-
-    Raises StudyError when a layer of one has no counterpart in the other.
-    """
-    from lib.models.movinet import build_movinet
-
-    published = build_movinet(PUBLISHED_CLASSES, clip=(1, 32, 32), **model.config.model_dump())
-    if path.suffix == ".tflite":
-        load_mobile_tflite(published, path)
-    else:
-        load_official_checkpoint(published, unpack(path))
-    kept = {id(weight) for weight in model.classifier.weights}
-    for own, other in zip(model.variables, published.variables, strict=True):
-        if id(own) not in kept and not is_random_state(own):
-            own.assign(other)
-
-
-def is_random_state(variable: Any) -> bool:
-    """Whether a variable is the state of dropout, which is the model's own."""
-    return variable.name == "seed_generator_state"
-
-
-def unpack(archive: Path) -> Path:
-    """Unpack an archive of a checkpoint beside it, unless that was done. Returns the checkpoint's name, no suffix.
-
-    Raises StudyError when it can't be read or holds no checkpoint.
-    """
-    folder = archive.with_name(archive.name.removesuffix(".tar.gz"))
-    if not find_checkpoint(folder):
-        try:
-            with tarfile.open(archive) as file:
-                file.extractall(folder, filter="data")
-        except (OSError, tarfile.TarError, EOFError) as error:
-            raise StudyError(f"{archive}: not a readable archive ({error}): delete it and download it again") from None
-    found = find_checkpoint(folder)
-    if not found:
-        raise StudyError(f"{archive}: holds no TensorFlow checkpoint (*.index)")
-    return found
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint in a folder by its name without suffix, None where there is none."""
-    return next((path.with_suffix("") for path in sorted(folder.rglob("*.index"))), None)

@@ -1,11 +1,9 @@
-"""How every pose model begins: normalisation and features inside the model, so that they are exported with it.
+"""The first layer of every pose model: normalisation and features, inside the model so that they are exported with it.
 
-Input: float32 (batch, frames, joints, 3): x, y in any unit, present in {0, 1}. Inside, coordinates `xy` are
+Input: float32 (batch, frames, joints, 3): x, y in any unit, present in {0, 1}. Below, coordinates `xy` are
 (batch, frames, joints, 2) and `present` is (batch, frames, joints, 1). A frame without any present joint (padding, or
-the detector found nobody) is masked from here on.
+the detector found nobody) is masked.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -14,29 +12,28 @@ from keras import layers, ops
 from lib.data.layouts import LAYOUTS, SIDES, Layout
 
 EPSILON = 1e-6  # keeps the gradient of a square root finite; far below any length in pixels or image widths
-SHAPE_SCALE, MOVEMENT_SCALE = 2.0, 4.0  # bring fingers and movements to about the size of places
+SHAPE_SCALE, MOVEMENT_SCALE = 2.0, 4.0  # bring fingers and movements to about the magnitude of places
 
 
 class PoseFeatures(layers.Layer):
     """Poses (batch, frames, joints, 3) to features (batch, frames, values) and mask (batch, frames) of 0 and 1.
 
-    The values are the normalised x, y of every joint; with `motion` also each joint's place in the clip and its
-    movement since the last frame, and for each hand whether it is seen.
+    The values are the normalised x, y of every joint; with `motion` also each joint's place in the clip, its movement
+    since the previous frame, and whether each hand is present.
     """
 
     def __init__(self, layout: str, normalisation: str, motion: bool, **kwargs: Any) -> None:
-        # Coordinates in pixels lose too much in bfloat16: features are always made in float32.
+        # Coordinates in pixels lose too much in bfloat16: features are always computed in float32.
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.layout = LAYOUTS[layout]
         self.normalise = NORMALISATIONS[normalisation]
         self.motion = motion
 
     def call(self, poses: Any) -> tuple[Any, Any]:
-        """Normalise, add places and movements, flatten the joints."""
         xy, present = poses[..., :2], poses[..., 2:]
         parts = [self.normalise(xy, present, self.layout)]
         if self.motion:
-            places = place(xy, present)
+            places = _place(xy, present)
             parts += [places, MOVEMENT_SCALE * movement(places, present)]
         batch, frames = ops.shape(xy)[0], ops.shape(xy)[1]
         flat = [ops.reshape(part, (batch, frames, 2 * len(self.layout.joints))) for part in parts]
@@ -45,15 +42,21 @@ class PoseFeatures(layers.Layer):
         return ops.concatenate(flat, -1), ops.max(present[..., 0], axis=-1)
 
 
-def place(xy: Any, present: Any) -> Any:
-    """Coordinates relative to the centre of the clip's present joints, over their root mean square distance from it."""
-    centre = masked_mean(xy, present)
-    spread = ops.sqrt(masked_mean(ops.sum((xy - centre) ** 2, -1, keepdims=True), present) + EPSILON**2)
-    return (xy - centre) / spread * present
+def _place(xy: Any, present: Any) -> Any:
+    """Coordinates relative to the centroid of the clip's present joints, in units of their RMS distance from it."""
+    centroid = _masked_mean(xy, present)
+    distance = ops.sqrt(_masked_mean(ops.sum((xy - centroid) ** 2, -1, keepdims=True), present) + EPSILON**2)
+    return (xy - centroid) / distance * present
+
+
+def _masked_mean(values: Any, weights: Any) -> Any:
+    """Mean over frames and joints where `weights` is 1, or zero if there are none; (batch, 1, 1, values)."""
+    total = ops.sum(values * weights, axis=(1, 2), keepdims=True)
+    return total / ops.maximum(ops.sum(weights, axis=(1, 2), keepdims=True), 1.0)
 
 
 def movement(places: Any, present: Any) -> Any:
-    """How far each joint moved since the last frame; zero where it is missing in either."""
+    """How far each joint moved since the previous frame; zero where it is missing in either."""
     both = present[:, 1:] * present[:, :-1]
     return ops.pad((places[:, 1:] - places[:, :-1]) * both, ((0, 0), (1, 0), (0, 0), (0, 0)))
 
@@ -61,12 +64,13 @@ def movement(places: Any, present: Any) -> Any:
 def published_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
     """Normalise as SPOBET does (process_data.py of the published code): frame by frame, in units of the head.
 
-    The head's size is the distance from nose to neck. Joints of the body are relative to the neck, over three heads;
-    joints of a hand are relative to the wrist of its arm, over one head. Where nose, neck or that wrist is missing,
-    the joints that need it are zero (the published code divides by zero there and loses the frame).
+    The size of the head is the distance from nose to neck. Body joints are relative to the neck, in units of three
+    heads; hand joints are relative to the wrist of the arm, in units of one head. Joints whose nose, neck or wrist is
+    missing become zero (the published code divides by zero there and loses the frame).
     """
     nose, neck = layout.joints.index("nose"), layout.joints.index("neck")
-    head = length(xy[:, :, nose : nose + 1] - xy[:, :, neck : neck + 1])
+    neck_to_nose = xy[:, :, nose : nose + 1] - xy[:, :, neck : neck + 1]
+    head = ops.sqrt(ops.sum(neck_to_nose**2, -1, keepdims=True) + EPSILON**2)
     head_seen = present[:, :, nose : nose + 1] * present[:, :, neck : neck + 1]
     out = []
     for name, part in layout.parts.items():
@@ -79,10 +83,10 @@ def published_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
 def robust_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
     """Normalise by the whole clip, for data that may lack the body, and either hand in most frames.
 
-    Joints of the body and each hand's own wrist have their place in the clip (see `place`). A hand's other joints are
-    relative to its wrist in the same frame, in the same unit.
+    Body joints and the wrist of each hand become their place in the clip (see `_place`). The other joints of a hand
+    are relative to its wrist in the same frame, in the same unit.
     """
-    places = place(xy, present)
+    places = _place(xy, present)
     out = [places[:, :, layout.parts["body"]]] if "body" in layout.parts else []
     for side in SIDES:
         hand, seen = places[:, :, layout.parts[side]], present[:, :, layout.parts[side]]
@@ -92,14 +96,3 @@ def robust_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
 
 
 NORMALISATIONS = {"published": published_normalisation, "robust": robust_normalisation}
-
-
-def masked_mean(values: Any, weights: Any) -> Any:
-    """Mean over frames and joints where `weights` is 1; zero where that is nowhere. Returns (batch, 1, 1, values)."""
-    total = ops.sum(values * weights, axis=(1, 2), keepdims=True)
-    return total / ops.maximum(ops.sum(weights, axis=(1, 2), keepdims=True), 1.0)
-
-
-def length(vectors: Any) -> Any:
-    """Length of the last axis, which stays as one value; never quite zero."""
-    return ops.sqrt(ops.sum(vectors**2, -1, keepdims=True) + EPSILON**2)

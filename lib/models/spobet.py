@@ -1,9 +1,9 @@
-"""SPOBET: a BERT-style transformer over the frames of a pose clip; and SPOBET-plus, with a convolutional front.
+"""SPOBET: a BERT-style transformer over the frames of a pose clip; and SPOBET-plus, with convolutions in front.
 
 Published (github.com/Kojk-AI/spobet, bert_encoder.py and spobet.py): a dense embedding with ReLU, a frame of ones in
 front as the classification token, post-norm encoder blocks without position embedding, a dense head on that token.
-Pre-training hides frames and has a dense layer restore them. Theirs is the default of every field of `SpobetConfig`;
-the rest is what SPOBET-plus adds.
+Pre-training hides frames, and a dense layer restores them. These are the defaults of SpobetConfig; all else is
+SPOBET-plus.
 """
 
 from __future__ import annotations
@@ -12,40 +12,38 @@ from typing import Any, Literal
 
 import keras
 from keras import layers, ops
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lib.data.layouts import LAYOUTS
 from lib.models.pose_features import PoseFeatures
+from lib.settings import Settings
 
 NORM_EPSILON = 1e-6  # bert_encoder.py
 MAX_TOKENS = 256  # rows of the position embedding; the published clips have at most 250 frames
 
 
-class SpobetConfig(BaseModel):
-    """The shape of the network; the defaults are the published ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class SpobetConfig(Settings):
+    """Options; the defaults are the published ones."""
 
     layout: Literal["openpose-54", "hands-42"] = "openpose-54"
     normalisation: Literal["published", "robust"] = "published"
     motion: bool = Field(False, description="add each joint's place in the clip and its movement to the features")
-    stride: int = Field(1, ge=1, description="frames that the embedding joins into one token")
+    stride: int = Field(1, ge=1, description="frames per token")
     width: int = Field(64, ge=1)
     depth: int = Field(6, ge=1, description="encoder blocks")
     heads: int = Field(4, ge=1)
     feed_forward: int = Field(512, ge=1)
     convolutions: int = Field(0, ge=0, description="depthwise convolution blocks before each encoder block")
-    kernel: int = Field(11, ge=1, description="tokens that a convolution sees")
+    kernel: int = Field(11, ge=1, description="of the convolutions, in tokens")
     pre_norm: bool = Field(False, description="normalise before each branch instead of after it")
     positions: bool = Field(False, description="learned position embedding")
-    pool: bool = Field(False, description="the head sees the mean of all tokens beside the classification token")
+    pool: bool = Field(False, description="the head reads the mean of all tokens beside the classification token")
     dropout: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
 
 
-def build_spobet(num_classes: int, **options: Any) -> Spobet:
-    """Make and build a model; `options` are fields of SpobetConfig."""
-    config = SpobetConfig(**options)
+def build_spobet(num_classes: int, config: SpobetConfig) -> Spobet:
+    """Build SPOBET or SPOBET-plus; see lib.models.build."""
     model = Spobet(config, num_classes, name="spobet")
     model(ops.zeros((1, 8, len(LAYOUTS[config.layout].joints), 3)))
     return model
@@ -64,7 +62,6 @@ class Spobet(keras.Model):
         self.head = layers.Dense(num_classes, dtype="float32", name="head")
 
     def call(self, poses: Any, training: bool = False) -> Any:
-        """Classify a batch."""
         token, frames, mask, _ = self.encoder(*self.features(poses), training=training)
         if self.pooled is not None:
             token = self.pooled(ops.concatenate([token, mean_token(frames, mask)], -1))
@@ -82,7 +79,7 @@ class MaskedFrames(keras.Model):
     """Pre-training of a Spobet's features and encoder: hide frames, restore them, mean squared error.
 
     Of the hidden frames 90 % become zeros and 10 % uniform noise in [0, 1), as published (mask_ds in
-    process_data.py). The loss counts hidden frames only, and in them only what was there.
+    process_data.py). The loss counts only hidden frames, and in them only what was present.
     """
 
     def __init__(self, model: Spobet, share: float = 0.3, span: int = 1, seed: int = 0, **kwargs: Any) -> None:
@@ -94,13 +91,12 @@ class MaskedFrames(keras.Model):
         self.decoder: layers.Dense | None = None
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        """Make the decoder: one value for every value of every frame of a token."""
         values = self.features.compute_output_spec(keras.KerasTensor(shape))[0].shape[-1]
         self.decoder = layers.Dense(self.config.stride * values, dtype="float32", name="decoder")
         self.decoder.build((None, self.config.width))
 
     def call(self, poses: Any, training: bool = False) -> Any:
-        """Restore the hidden frames; adds the loss. Returns the restored features (batch, frames', values)."""
+        """Add the loss and return the restored features (batch, frames, values)."""
         features, mask = self.features(poses)
         hidden = self.hide(mask)
         tokens, _ = self.encoder(self.replace(features, hidden), mask, training=training)[1:3]
@@ -119,7 +115,7 @@ class MaskedFrames(keras.Model):
         return ops.repeat(chosen, self.span, axis=1)[:, :frames] * mask
 
     def replace(self, features: Any, hidden: Any) -> Any:
-        """Put zeros or noise in the place of hidden frames."""
+        """Replace hidden frames with zeros or noise."""
         noise = keras.random.uniform(ops.shape(features), seed=self.draw)
         noisy = ops.cast(keras.random.uniform(ops.shape(hidden), seed=self.draw) < 0.1, "float32")
         return features * (1 - hidden[..., None]) + noise * (noisy * hidden)[..., None]
@@ -130,7 +126,7 @@ class Encoder(layers.Layer):
 
     def __init__(self, config: SpobetConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = config
+        self.stride = config.stride
         self.embed = layers.Dense(config.width, activation=None if config.pre_norm else "relu", name="embed")
         self.positions = layers.Embedding(MAX_TOKENS, config.width) if config.positions else None
         self.fronts = [[ConvBlock(config) for _ in range(config.convolutions)] for _ in range(config.depth)]
@@ -143,8 +139,11 @@ class Encoder(layers.Layer):
         Returns the classification token (batch, width), the other tokens (batch, tokens, width), their mask
         (batch, tokens) and each block's attention scores (batch, heads, 1 + tokens, 1 + tokens).
         """
-        mask = ops.max(fold(mask[..., None], self.config.stride), -1)
-        token, x = self.tokens(fold(features, self.config.stride))
+        mask = ops.max(fold(mask[..., None], self.stride), -1)
+        folded = fold(features, self.stride)
+        token, x = self.embed(ops.ones_like(folded[:, :1])), self.embed(folded)
+        if self.positions is not None:
+            x = x + self.positions(ops.arange(ops.shape(x)[1]))
         mask = ops.cast(mask, x.dtype)
         all_scores = []
         for front, block in zip(self.fronts, self.blocks, strict=True):
@@ -155,13 +154,6 @@ class Encoder(layers.Layer):
         if self.norm is not None:
             token, x = self.norm(token), self.norm(x)
         return token[:, 0], x, mask, all_scores
-
-    def tokens(self, folded: Any) -> tuple[Any, Any]:
-        """Embed a frame of ones, the classification token (batch, 1, width), and the frames (batch, tokens, width)."""
-        token, x = self.embed(ops.ones_like(folded[:, :1])), self.embed(folded)
-        if self.positions is not None:
-            x = x + self.positions(ops.arange(ops.shape(x)[1]))
-        return token, x
 
 
 class EncoderBlock(layers.Layer):
@@ -177,7 +169,7 @@ class EncoderBlock(layers.Layer):
         self.drops = [layers.Dropout(config.dropout) for _ in range(2)]
 
     def call(self, token: Any, x: Any, mask: Any, training: bool = False) -> tuple[Any, Any, Any]:
-        """Mix all tokens. The classification token is always seen; masked tokens never are."""
+        """Attend to the classification token and all tokens that are not masked."""
         seen = ops.concatenate([ops.ones_like(mask[:, :1]), mask], 1)[:, None] > 0
         x = ops.concatenate([token, x], 1)
         y = self.norms[0](x) if self.pre_norm else x
@@ -191,7 +183,7 @@ class EncoderBlock(layers.Layer):
 
 
 class ConvBlock(layers.Layer):
-    """Expand, convolve each channel over time, squeeze: what SPOBET-plus has before each encoder block."""
+    """Expand, convolve each channel over time, project; masked tokens contribute nothing to their neighbours."""
 
     def __init__(self, config: SpobetConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -203,14 +195,13 @@ class ConvBlock(layers.Layer):
         self.drop = layers.Dropout(config.dropout)
 
     def call(self, x: Any, mask: Any, training: bool = False) -> Any:
-        """Mix neighbouring tokens; masked ones give nothing to their neighbours."""
         y = self.expand(self.norm(x)) * mask[..., None]
         y = ops.silu(self.rescale(self.convolve(y), training=training))
         return x + self.drop(self.project(y), training=training)
 
 
 def fold(x: Any, stride: int) -> Any:
-    """Join each `stride` frames: (batch, frames, values) to (batch, ceil(frames / stride), stride * values)."""
+    """Join every `stride` frames: (batch, frames, values) to (batch, ceil(frames / stride), stride * values)."""
     if stride == 1:
         return x
     batch, frames, values = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]

@@ -1,4 +1,4 @@
-"""Published weights into the study's models: MoViNet's archives and its file for phones, and which fits which."""
+"""Published MoViNet weights: archives with checkpoints, and the file for phones."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from lib.data.video import read_clip
 from lib.export import network, stream, tflite
 from lib.export.files import runner_of
 from lib.models import build, weights
-from lib.models.movinet_weights import from_tflite, load_mobile_tflite, read_tflite
+from lib.models.movinet_weights import from_tflite, load_mobile_tflite, plain, read_tflite, to_own_layout
 from lib.models.weights import load_pretrained
 from lib.settings import StudyError
 
@@ -49,37 +49,6 @@ def phone_model(phone_file):
     model = build("movinet-a0", 600, clip=(8, 172, 172), mobile=True)
     load_mobile_tflite(model, phone_file)
     return model
-
-
-def test_weights_of_another_model_are_refused_and_the_fitting_ones_named(folder):
-    with pytest.raises(StudyError, match="'s3d' are not for i3d; for it there are: i3d-kinetics, i3d-imagenet"):
-        load_pretrained(None, "i3d", "s3d")
-
-
-def test_weights_that_cannot_be_had_say_which_file_to_get_from_where_and_where_to_put_it(folder):
-    with pytest.raises(StudyError) as error:
-        load_pretrained(build("i3d", 5, clip=(8, 32, 32)), "i3d", "i3d-imagenet")
-    for part in ("no network", "https://github.com/dlpbc", "no_top.h5", str(folder)):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_published_state_of_a_torch_model_goes_into_all_but_the_head(folder, monkeypatch):
-    import torch
-    from torchvision.models.video import s3d
-
-    torch.manual_seed(1)
-    published = s3d(num_classes=400)
-    file = folder / "s3d-d76dad2f.pth"
-    torch.save(published.state_dict(), file)
-    monkeypatch.setitem(weights.WEIGHTS, "s3d", weights.WEIGHTS["s3d"]._replace(sha256=None))
-    model = build("s3d", 5, clip=(8, 32, 32))
-    head = [weight.detach().clone() for weight in model.head.module.parameters()]
-    load_pretrained(model, "s3d", "s3d")
-    own = model.blocks[0].module.state_dict()
-    for key, value in published.features[0].state_dict().items():
-        assert torch.equal(own[key], value)
-    assert all(torch.equal(a, b) for a, b in zip(head, model.head.module.parameters(), strict=True))
 
 
 def test_an_archive_with_an_official_checkpoint_fills_all_but_the_classifier(folder, official_weights):
@@ -119,6 +88,24 @@ def test_an_archive_that_is_none_or_holds_no_checkpoint_is_one_clear_error(folde
         load_pretrained(build("movinet-a0", 5, CLIP), "movinet-a0", "movinet-a0-base")
 
 
+def test_a_variable_has_one_name_in_all_forms_of_a_convolution():
+    assert plain("_stem/_conv/_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE") == "_stem/_conv/kernel"
+    assert plain("_stem/_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE") == "_stem/_conv/kernel"
+    assert plain("_feature/_conv_temporal/_conv/depthwise_kernel") == "_feature/_conv_temporal/kernel"
+    assert plain("_feature/_conv/_conv/depthwise_kernel") == "_feature/_conv/kernel"
+
+
+def test_published_kernels_are_arranged_and_those_that_do_not_fit_stay_as_they_are():
+    whole = np.random.default_rng(0).random((5, 3, 3, 1, 8))  # frames, height, width, 1, channels
+    np.testing.assert_array_equal(to_own_layout(whole, (3, 3, 8, 5)), np.moveaxis(whole[:, :, :, 0], 0, -1))
+    np.testing.assert_array_equal(to_own_layout(whole[:1], (3, 3, 8, 1))[..., 0], whole[0, :, :, 0])
+    time = whole[:, :1, :1]
+    np.testing.assert_array_equal(to_own_layout(time, (5, 1, 8, 1))[:, 0, :, 0], time[:, 0, 0, 0])
+    assert to_own_layout(np.zeros((1, 1, 1, 24, 8)), (24, 8)).shape == (24, 8)
+    assert to_own_layout(np.zeros((1, 1, 1, 24, 8)), (8, 24)).shape == (1, 1, 1, 24, 8)
+    assert to_own_layout(whole, (3, 3, 8, 3)) is whole
+
+
 # ---- the file for phones -------------------------------------------------------------------------------
 
 
@@ -136,13 +123,14 @@ def real_videos(wlasl_root):
 
 
 def test_the_file_for_phones_names_every_convolution_and_residual_scale(phone_file):
-    layers, scales = read_tflite(phone_file)
-    assert len(layers) == 64
+    found = read_tflite(phone_file)
+    kernels, biases, scales = ([name for name in found if name.endswith(end)] for end in ("/kernel", "/bias", "/scale"))
+    assert len(kernels) == len(biases) == 64
     assert len(scales) == 15
-    assert all(-3 < scale < 3 and scale != 0 for scale in scales.values())
-    stem = layers["movinet_classifier/movinet/stem/stem/conv2d"]
-    assert stem.kernel.shape == (8, 3, 3, 3)
-    assert 1 < np.abs(stem.kernel).max() < 100
+    assert all(-3 < found[name] < 3 and found[name] != 0 for name in scales)
+    stem = found["movinet_classifier/movinet/stem/stem/conv2d/kernel"]
+    assert stem.shape == (8, 3, 3, 3)
+    assert 1 < np.abs(stem).max() < 100
 
 
 def test_the_dequantised_model_calls_a_real_clip_by_its_name(phone_model, official_weights):
@@ -180,23 +168,23 @@ def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phon
     before = arrays(model)
     with pytest.raises(StudyError, match=r"only in the model: .*block4_layer6") as error:
         load_mobile_tflite(model, phone_file)
-    assert "has another shape" in str(error.value)
+    assert "stem/conv2d/kernel is (8, 3, 3, 3) in the file, (3, 3, 3, 16) in the model" in str(error.value)
     assert all(np.array_equal(a, b) for a, b in zip(before, arrays(model), strict=True))
 
 
 def test_a_file_that_is_no_tflite_model_is_one_clear_error(tmp_path):
     (tmp_path / "noise.tflite").write_bytes(b"noise" * 10)
-    with pytest.raises(StudyError, match=r"noise\.tflite: not a readable model of TensorFlow Lite"):
+    with pytest.raises(StudyError, match=r"noise\.tflite: not a readable TensorFlow Lite model"):
         read_tflite(tmp_path / "noise.tflite")
 
 
 def test_kernels_of_tflite_are_turned_outputs_last():
     kernel = np.arange(2 * 3 * 3 * 5.0).reshape(2, 3, 3, 5)
-    turned = from_tflite(kernel, np.zeros((3, 3, 5, 2)))
+    turned = from_tflite(kernel, (3, 3, 5, 2))
     assert turned[0, 1, 2, 1] == kernel[1, 0, 1, 2]
-    depthwise = from_tflite(np.arange(12.0).reshape(1, 3, 1, 4), np.zeros((3, 1, 4, 1)))
+    depthwise = from_tflite(np.arange(12.0).reshape(1, 3, 1, 4), (3, 1, 4, 1))
     assert depthwise[2, 0, 1, 0] == 9
-    assert from_tflite(kernel, np.zeros((3, 3, 5, 4))) is None
+    assert from_tflite(kernel, (3, 3, 5, 4)) is kernel
 
 
 def test_fixed_normalisation_keeps_its_statistics_and_trains_scale_and_shift():

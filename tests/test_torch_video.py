@@ -1,4 +1,4 @@
-"""S3D and X3D in keras: equal to the published torch networks, loadable from state dicts, trainable, freezable."""
+"""S3D and X3D in Keras: equal to the published torch networks, loadable from state dicts, trainable, freezable."""
 
 import copy
 
@@ -8,12 +8,11 @@ import pytest
 from keras import ops
 from pydantic import ValidationError
 
+from lib import models
 from lib.models import freeze
-from lib.models import torch_video as s3d_module
-from lib.models import torch_video as x3d_module
 from lib.models.cost import gflops
 from lib.models.flat import flatten_convolutions
-from lib.models.torch_video import build_s3d, build_x3d, load_published_weights
+from lib.models.torch_video import PUBLISHED, SMALLEST, depthwise_class, load_published_weights
 from lib.settings import StudyError
 
 if keras.backend.backend() != "torch":
@@ -29,9 +28,8 @@ COLOURS = {  # of the published transforms
     "s3d": ([0.43216, 0.394666, 0.37645], [0.22803, 0.22145, 0.216989]),
     "x3d": ([0.45] * 3, [0.225] * 3),
 }
-BUILD = {"s3d": build_s3d, "x3d": build_x3d}
 HEAD = {"s3d": "classifier.1.", "x3d": "blocks.5.proj."}
-every_family = pytest.mark.parametrize("family", BUILD)
+every_family = pytest.mark.parametrize("family", HEAD)
 
 
 def clips_of(count=2, clip=CLIP, seed=0):
@@ -46,9 +44,9 @@ def logits(model, clips):
     return numpy(model(clips, training=False))
 
 
-def build(family, seed=0, clip=CLIP, **options):
+def build(family, seed=0, clip=CLIP, size="s", **options):
     keras.utils.set_random_seed(seed)
-    return BUILD[family](CLASSES, clip, **options)
+    return models.build(f"x3d-{size}" if family == "x3d" else family, CLASSES, clip, **options)
 
 
 def published(family, clip, classes=CLASSES, **options):
@@ -109,20 +107,20 @@ def test_differences_of_frames_are_what_the_network_reads_if_asked_for(family):
 
 
 def test_s3d_has_the_published_parameters_and_multiply_adds():
-    table = s3d_module.PUBLISHED["s3d"]
+    table = PUBLISHED["s3d"]
     assert table["clip"] == (16, 224, 224)
-    model = build_s3d(table["classes"], (16, 32, 32))
+    model = models.build("s3d", table["classes"], (16, 32, 32))
     assert model.count_params() == table["parameters"]
     # A 49th of the area is a 49th of the work, but for the head's, which is too little to matter.
     cost = gflops(model, clips_of(1, (16, 32, 32))) / 2
     assert 49 * cost == pytest.approx(table["multiply_adds"], rel=3e-3)
 
 
-@pytest.mark.parametrize("name", x3d_module.PUBLISHED)
+@pytest.mark.parametrize("name", models.FAMILIES["x3d"].models)
 def test_x3d_has_the_published_parameters_and_multiply_adds(name):
-    table, size = x3d_module.PUBLISHED[name], name.removeprefix("x3d-")
+    table = PUBLISHED[name]
     frames, *sides = table["clip"]
-    model = build_x3d(table["classes"], (1, *sides), size=size)
+    model = models.build(name, table["classes"], (1, *sides))
     assert model.count_params() == pytest.approx(table["parameters"], rel=2e-3)
     # The work grows evenly with the frames, so one and two frames tell that of all.
     one, two = (gflops(model, clips_of(1, (count, *sides))) / 2 for count in (1, 2))
@@ -139,13 +137,13 @@ def test_any_size_of_clip_works_and_another_than_built_for_as_well(family):
 
 
 def test_a_clip_too_small_is_an_error_and_the_smallest_is_not():
-    assert np.isfinite(logits(build_s3d(3, s3d_module.SMALLEST), clips_of(1, s3d_module.SMALLEST))).all()
+    assert np.isfinite(logits(build("s3d", clip=SMALLEST), clips_of(1, SMALLEST))).all()
     for clip in ((6, 17, 17), (7, 16, 17), (7, 17, 16)):
         with pytest.raises(ValueError, match="s3d needs clips of at least 7 frames of 17 × 17"):
-            build_s3d(3, clip)
-    assert np.isfinite(logits(build_x3d(3, (1, 1, 1)), clips_of(1, (1, 1, 1)))).all()
+            build("s3d", clip=clip)
+    assert np.isfinite(logits(build("x3d", clip=(1, 1, 1)), clips_of(1, (1, 1, 1)))).all()
     with pytest.raises(ValueError, match="x3d-s needs clips of at least 1 frames"):
-        build_x3d(3, (0, 32, 32))
+        build("x3d", clip=(0, 32, 32))
 
 
 @every_family
@@ -159,7 +157,7 @@ def test_unknown_and_wrong_options_are_errors(family):
 @every_family
 def test_another_backend_is_a_clear_error(family, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    with pytest.raises(StudyError, match=f"{family}.* is a torch network and keras runs on tensorflow"):
+    with pytest.raises(StudyError, match=f"{family}.* is a torch network.* is tensorflow: set KERAS_BACKEND=torch"):
         build(family)
 
 
@@ -280,7 +278,7 @@ def test_frozen_blocks_keep_weights_and_statistics_and_the_others_train(family):
     assert {name for name, _ in train(model)} == {model.head.name}
     freeze(model, 0)
     assert {name for name, _ in train(model)} == {*names, model.head.name}
-    with pytest.raises(ValueError, match="blocks to freeze, not 99"):
+    with pytest.raises(ValueError, match="stages to freeze, not 99"):
         freeze(model, 99)
 
 
@@ -309,23 +307,23 @@ def test_dropout_is_the_one_asked_for(family):
 @every_family
 def test_bfloat16_computes_nearly_the_same_and_keeps_weights_and_logits_in_float32(family, tmp_path):
     path = save(published(family, (5, 40, 40)), tmp_path / "weights", family)
-    models = []
+    built = []
     for policy in ("float32", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
         try:
-            models.append(build(family))
+            built.append(build(family))
         finally:
             keras.config.set_dtype_policy("float32")
-        load_published_weights(models[-1], path, head=True)
+        load_published_weights(built[-1], path, head=True)
     computed = []
-    models[1].blocks[0].module.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
-    exact, rounded = (model(clips_of(), training=False) for model in models)
+    built[1].blocks[0].module.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
+    exact, rounded = (model(clips_of(), training=False) for model in built)
     assert rounded.dtype == torch.float32
     assert computed == [torch.bfloat16]
     error = np.abs(numpy(rounded) - numpy(exact)).max()
     assert 0 < error < 0.15 * np.abs(numpy(exact)).max() + 0.02
-    train(models[1])
-    assert all(weight.dtype == torch.float32 for block in models[1].blocks for weight in block.module.parameters())
+    train(built[1])
+    assert all(weight.dtype == torch.float32 for block in built[1].blocks for weight in block.module.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -390,7 +388,7 @@ def test_quick_depthwise_convolution_is_torchs_with_the_same_gradients(kernel, s
     padding = tuple(size // 2 for size in kernel)
     plain = torch.nn.Conv3d(6, 6, kernel, (1, stride, stride), padding, groups=6, bias=False)
     quick = copy.deepcopy(plain)
-    quick.__class__ = x3d_module.depthwise_class()
+    quick.__class__ = depthwise_class()
     clips = torch.randn(2, 6, 5, 8, 9)
     results = []
     for layer in (plain, quick):
@@ -406,5 +404,5 @@ def test_quick_depthwise_convolution_predicts_as_torchs_does_to_the_bit():
     quick = torch.nn.Conv3d(6, 6, 3, padding=1, groups=6, bias=False).eval()
     clips = torch.randn(2, 6, 5, 8, 9)
     expected = quick(clips)
-    quick.__class__ = x3d_module.depthwise_class()
+    quick.__class__ = depthwise_class()
     assert torch.equal(quick(clips), expected)

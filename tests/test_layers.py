@@ -1,4 +1,4 @@
-"""The fused batch normalisation gives what keras' own gives: outputs, statistics and gradients."""
+"""The fused batch normalisation returns what Keras' own returns: outputs, statistics and gradients."""
 
 import keras
 import numpy as np

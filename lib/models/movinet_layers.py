@@ -1,0 +1,319 @@
+"""Options and layers of MoViNet, in keras.layers and keras.ops only.
+
+Frames are part of the batch, and every convolution is one or more two-dimensional ones: a depthwise convolution over
+t × k × k equals t depthwise ones over k × k, shifted in time and summed. That is fast on a CPU, has a gradient there,
+and exports to phones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+import keras
+import numpy as np
+from keras import layers, ops
+from pydantic import Field, model_validator
+
+from lib.models.layers import BatchNorm, ClipConfig
+
+NORM_EPSILON = 1e-3  # official norm_epsilon
+MOBILE_ACTIVATION = "relu6"  # of all layers of the mobile form, the head included
+SQUEEZE_RATIO = 0.25  # official se_ratio
+POSITIONS_FROM = "a3"  # the published stream models from this size on encode frame positions
+
+Buffers = dict[str, Any]
+
+
+class MovinetConfig(ClipConfig):
+    """Options; None means as published for the form, which is base, stream or mobile."""
+
+    size: Literal["a0", "a1", "a2", "a3", "a4", "a5"] = "a0"
+    stream: bool = Field(False, description="causal, so that it can run frame by frame")
+    mobile: bool = Field(False, description="the published form for phones: stream, no squeeze-excite, ReLU6")
+    conv_type: Literal["3d", "2plus1d", "3d_2plus1d"] | None = Field(
+        None, description="one convolution over time and space, or two in sequence; the last two are the same"
+    )
+    squeeze_excite: Literal["3d", "2d", "2plus3d", "none"] | None = Field(
+        None, description="gated by the mean over the clip (stream: so far), of each frame, by both, or not at all"
+    )
+    activation: Literal["silu", "hard_silu", "relu6"] | None = None
+    gating: Literal["sigmoid", "hard_sigmoid"] | None = None
+    positions: bool | None = Field(None, description="add the frame's position to the squeeze-excite; stream only")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the features before the classifier")
+    stochastic_depth: float = Field(0.0, ge=0, le=1, description="share of clips that skip the last block; linear")
+    momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance kept at each step")
+    residual: float = Field(0.0, ge=0, description="initial scale of a bottleneck's residual branch; learned")
+    fix_norm: bool = Field(False, description="normalise by the running mean and variance in training, too")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(given, dict):
+            return given
+        mobile, stream = bool(given.get("mobile")), bool(given.get("stream") or given.get("mobile"))
+        published = {
+            "conv_type": "2plus1d" if stream else "3d",
+            "squeeze_excite": "none" if mobile else "2plus3d" if stream else "3d",
+            "activation": MOBILE_ACTIVATION if mobile else "hard_silu" if stream else "silu",
+            "gating": "hard_sigmoid" if stream else "sigmoid",
+            "positions": stream and not mobile and given.get("size", "a0") >= POSITIONS_FROM,
+        }
+        return {**published, **{key: value for key, value in given.items() if value is not None}, "stream": stream}
+
+    @model_validator(mode="after")
+    def _positions_have_a_gate(self) -> Self:
+        if self.positions and (not self.stream or self.squeeze_excite == "none"):
+            raise ValueError("positions need stream=True and a squeeze_excite other than 'none'")
+        return self
+
+
+def hard_silu(x: Any) -> Any:
+    """x · relu6(x + 3) / 6; so written, a whole forward pass on TensorFlow takes 15 % less time than with Keras' own."""
+    return x * ops.relu6(x + 3) * (1 / 6)
+
+
+ACTIVATIONS = {"silu": ops.silu, "hard_silu": hard_silu, "relu6": ops.relu6}
+
+
+class ConvNorm(layers.Layer):
+    """A convolution without bias, normalisation and, if `active`, the configured activation."""
+
+    def __init__(self, convolution: layers.Layer, config: MovinetConfig, *, active: bool = True, name: str) -> None:
+        super().__init__(name=name)
+        self.convolution = convolution
+        self.norm = BatchNorm(fixed=config.fix_norm, momentum=config.momentum, epsilon=NORM_EPSILON)
+        self.activation = ACTIVATIONS[config.activation] if active else keras.activations.linear
+
+    def build(self, shape: Sequence[int | None]) -> None:
+        self.convolution.build(shape)
+        self.norm.build(self.convolution.compute_output_shape(shape))
+
+    def call(self, x: Any, before: Any = None, training: bool | None = None) -> Any:
+        """x: a batch of frames, or clips for a convolution over time, which also takes the frames `before` them.
+
+        Fixed statistics are folded into the kernel, which saves a pass over the data and a quarter of the time.
+        """
+        fixed = self.norm.fixed or not (training and self.norm.trainable)
+        if fixed and self.compute_dtype == "float32" and hasattr(self.convolution, "kernel"):
+            scale = self.norm.gamma * ops.rsqrt(self.norm.moving_variance + self.norm.epsilon)
+            shift = self.norm.beta - self.norm.moving_mean * scale
+            return self.activation(self._scaled(scale, x, before) + shift)
+        y = self.convolution(x) if before is None else self.convolution(x, before)
+        return self.activation(self.norm(y, training=training))
+
+    def _scaled(self, scale: Any, x: Any, before: Any) -> Any:
+        """The convolution with each output channel of its kernel multiplied by `scale`."""
+        layer = self.convolution
+        if isinstance(layer, TimeConv):
+            return layer(x, before, scale)
+        if isinstance(layer, layers.DepthwiseConv2D):
+            return ops.depthwise_conv(x, layer.kernel * scale[:, None], layer.strides, layer.padding)
+        return ops.conv(x, layer.kernel * scale, layer.strides, layer.padding)
+
+
+class TimeConv(layers.Layer):
+    """A depthwise convolution over `length` frames, if `causal` over this frame and those before it."""
+
+    def __init__(self, length: int, causal: bool) -> None:
+        super().__init__(name="time_conv")
+        self.length, self.causal = length, causal
+
+    def build(self, shape: Sequence[int | None]) -> None:
+        self.kernel = self.add_weight((self.length, 1, shape[-1], 1), "he_normal", name="kernel")
+
+    def compute_output_shape(self, shape: Sequence[int | None]) -> Sequence[int | None]:
+        return shape
+
+    def call(self, x: Any, before: Any = None, scale: Any = 1.0) -> Any:
+        """x and the result: float (batch, frames, height, width, channels). scale: of the kernel, per channel."""
+        padded = pad_time(x, self.length, self.causal, before)
+        _, frames, height, width, channels = padded.shape
+        flat = ops.reshape(padded, (-1, frames, height * width, channels))
+        kernel = self.kernel * ops.reshape(scale, (-1, 1))
+        mixed = ops.depthwise_conv(flat, ops.cast(kernel, flat.dtype))
+        return ops.reshape(mixed, (-1, *x.shape[1:]))
+
+
+class TimeSum(layers.Layer):
+    """The second half of a depthwise convolution over time and space.
+
+    The first half, over space, returns each channel `length` times; this sums them, each shifted by one more frame.
+    """
+
+    def __init__(self, length: int, causal: bool) -> None:
+        super().__init__(name="time_sum")
+        self.length, self.causal = length, causal
+
+    def compute_output_shape(self, shape: Sequence[int | None]) -> Sequence[int | None]:
+        return *shape[:-1], shape[-1] // self.length
+
+    def call(self, x: Any, before: Any = None) -> Any:
+        """From (batch, frames, height, width, channels × length) to (batch, frames, height, width, channels)."""
+        padded = pad_time(x, self.length, self.causal, before)
+        count = x.shape[1]
+        taps = ops.reshape(padded, (-1, *padded.shape[1:-1], x.shape[-1] // self.length, self.length))
+        return sum(taps[:, tap : tap + count, ..., tap] for tap in range(self.length))
+
+
+class SqueezeExcite(layers.Layer):
+    """A gate for each channel, from the mean over the clip (stream: so far), over each frame, or both."""
+
+    def __init__(self, filters: int, config: MovinetConfig) -> None:
+        super().__init__(name="squeeze_excite")
+        self.config = config
+        double = 2 if config.squeeze_excite == "2plus3d" else 1
+        hidden = divisible(SQUEEZE_RATIO * filters * double)
+        self.reduce = layers.Dense(hidden, config.activation, kernel_initializer="he_normal", name="reduce")
+        self.expand = layers.Dense(filters, config.gating, kernel_initializer="he_normal", name="expand")
+
+    def build(self, _shape: Any) -> None:
+        self.position_scale = self.add_weight((), "zeros", name="position_scale") if self.config.positions else None
+
+    def call(self, x: Any, total: Any = None, seen: Any = None) -> tuple[Any, Any]:
+        """x (batch, frames, height, width, channels) times its gate, and the sum of the means of all frames so far.
+
+        total, seen: that sum before x, and the number of its frames.
+        """
+        each = ops.mean(x, (2, 3))
+        pooled, total = self._pool(each, total, seen)
+        if self.position_scale is not None:
+            code = encode_positions(_frame_numbers(each, seen), pooled.shape[-1])
+            pooled = pooled + self.position_scale * ops.cast(code, pooled.dtype)
+        return x * self.expand(self.reduce(pooled))[:, :, None, None], total
+
+    def _pool(self, each: Any, total: Any, seen: Any) -> tuple[Any, Any]:
+        """What the gate reads, from the means of the frames (batch, frames, channels); and a stream's new total."""
+        if self.config.squeeze_excite == "2d":
+            return each, None
+        if self.config.stream:
+            sums = ops.cumsum(ops.cast(each, "float32"), 1) + (0.0 if total is None else total[:, None])
+            whole, total = ops.cast(sums / (_frame_numbers(each, seen) + 1), each.dtype), sums[:, -1]
+        else:
+            whole = ops.mean(each, 1, keepdims=True)
+        if self.config.squeeze_excite == "3d":
+            return whole, total
+        return ops.concatenate([ops.broadcast_to(whole, ops.shape(each)), each], -1), total
+
+
+class Skip(layers.Layer):
+    """The skip connection of a bottleneck that changes resolution or channels: average (if `halved`) and project."""
+
+    def __init__(self, filters: int, config: MovinetConfig, *, halved: bool) -> None:
+        super().__init__(name="skip")
+        self.halved = halved
+        self.project = ConvNorm(pointwise(filters), config, active=False, name="project")
+
+    def call(self, frames: Any) -> Any:
+        return self.project(halve(frames) if self.halved else frames)
+
+
+class Place(NamedTuple):
+    """Where a bottleneck stands: channels in, expanded and out; kernel in frames and pixels; stochastic depth."""
+
+    channels: int
+    expanded: int
+    filters: int
+    length: int
+    kernel: int
+    stride: int
+    skipped: float
+
+
+class Bottleneck(layers.Layer):
+    """Expand the channels, convolve over space and time, gate, project, and add to the skip connection."""
+
+    def __init__(self, config: MovinetConfig, place: Place, *, name: str) -> None:
+        super().__init__(name=name)
+        whole = config.conv_type == "3d" and place.length > 1
+        copies = place.length if whole else 1
+        space = layers.DepthwiseConv2D(
+            place.kernel, place.stride, "same", copies, use_bias=False, depthwise_initializer="he_normal", name="space"
+        )
+        mix = TimeSum(place.length, config.stream) if whole else TimeConv(place.length, config.stream)
+        self.length, self.residual = place.length, config.residual
+        self.expand = ConvNorm(pointwise(place.expanded), config, name="expand")
+        self.space = space if whole else ConvNorm(space, config, name="space_norm")
+        self.time = ConvNorm(mix, config, name="time") if place.length > 1 else None
+        self.excite = SqueezeExcite(place.expanded, config) if config.squeeze_excite != "none" else None
+        self.project = ConvNorm(pointwise(place.filters), config, active=False, name="project")
+        self.skip = None
+        if place.stride > 1 or place.filters != place.channels:
+            self.skip = Skip(place.filters, config, halved=place.stride > 1)
+        # One draw for each clip, as in stochastic depth (Huang et al. 2016).
+        self.drop = layers.Dropout(place.skipped, (None, 1, 1, 1, 1), name="stochastic_depth")
+
+    def build(self, _shape: Any) -> None:
+        self.scale = self.add_weight((), keras.initializers.Constant(self.residual), name="scale")
+
+    def call(self, x: Any, buffers: Buffers | None = None, seen: Any = None) -> tuple[Any, Buffers]:
+        """The block's output for x (batch, frames, height, width, channels), and its buffers after x.
+
+        buffers: those before x, by name: `frames`, the last frames, and `total`, the sum that the gate averages.
+        seen: the number of frames before x.
+        """
+        buffers, after = buffers or {}, {}
+        y = in_frames(lambda frames: self.space(self.expand(frames)), x)
+        if self.time is not None:
+            before = buffers.get("frames")
+            after["frames"] = pad_time(y, self.length, True, before)[:, 1 - self.length :]
+            y = self.time(y, before)
+        if self.excite is not None:
+            y, total = self.excite(y, buffers.get("total"), seen)
+            after.update({} if total is None else {"total": total})
+        y = self.drop(in_frames(self.project, y) * ops.cast(self.scale, y.dtype))
+        return y + (in_frames(self.skip, x) if self.skip else x), after
+
+
+def pointwise(filters: int) -> layers.Layer:
+    """A 1 × 1 convolution without bias."""
+    return layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal", name="pointwise")
+
+
+def in_frames(layer: Callable[[Any], Any], x: Any) -> Any:
+    """Apply a layer for single frames to (batch, frames, height, width, channels)."""
+    y = layer(ops.reshape(x, (-1, *x.shape[2:])))
+    return ops.reshape(y, (-1, x.shape[1], *y.shape[1:]))
+
+
+def halve(frames: Any) -> Any:
+    """Average frames (batch, height, width, channels) over 3 × 3 windows with stride 2, padded as in TensorFlow.
+
+    At the borders only pixels of the frame count. Keras 3.15 on torch also counts the padding where it differs between
+    the two sides; TensorFlow and the official code do not.
+    """
+    padding = [(0, 1) if side % 2 == 0 else (1, 1) for side in frames.shape[1:3]]
+    inside = []  # how much of each window lies inside the frame, along height and width
+    for side, (before, after) in zip(frames.shape[1:3], padding, strict=True):
+        ones = np.pad(np.ones(side), (before, after))
+        inside.append(np.array([ones[start : start + 3].sum() for start in range(0, len(ones) - 2, 2)]))
+    averaged = ops.average_pool(ops.pad(frames, [(0, 0), *padding, (0, 0)]), 3, 2, "valid")
+    return averaged * ops.cast(9 / np.outer(*inside)[None, :, :, None], frames.dtype)
+
+
+def pad_time(x: Any, length: int, causal: bool, before: Any) -> Any:
+    """Pad clips with length − 1 frames: half at each end or, if causal, all in front, where `before` replaces zeros."""
+    if causal and before is not None:
+        return ops.concatenate([ops.cast(before, x.dtype), x], 1)
+    frames = (length - 1, 0) if causal else (length // 2, (length - 1) // 2)
+    return ops.pad(x, [(0, 0), frames, (0, 0), (0, 0), (0, 0)])
+
+
+def _frame_numbers(x: Any, seen: Any) -> Any:
+    """Numbers of the frames of x (batch, frames, …) in their clip, from 0, float32 (1 or batch, frames, 1)."""
+    numbers = ops.arange(x.shape[1], dtype="float32")[None, :, None]
+    return numbers if seen is None else numbers + seen[:, :, None]
+
+
+def encode_positions(numbers: Any, channels: int) -> Any:
+    """Sines, then cosines, of frame numbers (…, 1) (Vaswani et al. 2017, §3.5, in the official order of channels)."""
+    even = ops.arange(0, channels, 2, dtype="float32") / channels
+    odd = ops.arange(1, channels, 2, dtype="float32")
+    odd = (odd - 1) / channels
+    return ops.concatenate([ops.sin(numbers * 10_000.0**-even), ops.cos(numbers * 10_000.0**-odd)], -1)
+
+
+def divisible(filters: float, divisor: int = 8) -> int:
+    """The nearest multiple of 8, but at least 90 % of `filters` (official make_divisible)."""
+    rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * filters else rounded

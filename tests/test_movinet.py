@@ -19,7 +19,6 @@ from lib.models.movinet import Movinet, MovinetConfig, load_official_checkpoint
 from lib.models.movinet_layers import (
     Bottleneck,
     ConvNorm,
-    Place,
     TimeConv,
     divisible,
     encode_positions,
@@ -335,7 +334,7 @@ def test_positions_count_only_as_much_as_their_scale(small):
 @pytest.mark.parametrize(("length", "kernel", "stride"), [(3, 3, 1), (5, 3, 2), (3, 5, 2)])
 def test_a_depthwise_convolution_over_time_and_space_equals_torchs(length, kernel, stride, causal):
     config = MovinetConfig(stream=causal, conv_type="3d")
-    block = Bottleneck(config, Place(8, 8, 8, length, kernel, stride, 0.0), name="block")
+    block = Bottleneck(config, (8, 8, 8), f"{length}{kernel}", stride, 0.0, name="block")
     x = clips_of(2, (4, 7, 6, 8))[..., 0] - 0.5
     ours = block.time.convolution(in_frames(block.space, x))
     weight = numpy(block.space.kernel).transpose(2, 3, 0, 1)[:, None]  # channels, 1, frames, height, width
@@ -486,7 +485,7 @@ def test_what_is_dropped_changes_training_and_not_inference(option, small):
 
 def test_a_clip_skips_a_block_or_gets_more_of_it_so_that_the_mean_stays():
     keras.utils.set_random_seed(0)
-    block = Bottleneck(MovinetConfig(), Place(8, 16, 8, 3, 3, 1, skipped=0.75), name="block")
+    block = Bottleneck(MovinetConfig(), (8, 16, 8), "33", 1, skipped=0.75, name="block")
     x = clips_of(200, (2, 4, 4, 8))[..., 0]
     block(x)
     randomise(block).trainable = False

@@ -8,7 +8,7 @@ and exports to phones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -16,13 +16,12 @@ from keras import layers, ops
 from pydantic import Field, model_validator
 
 from lib.models.layers import BatchNorm, ClipConfig
+from lib.models.movinet_sizes import SIZES
 
 NORM_EPSILON = 1e-3  # official norm_epsilon
 MOBILE_ACTIVATION = "relu6"  # of all layers of the mobile form, the head included
 SQUEEZE_RATIO = 0.25  # official se_ratio
 POSITIONS_FROM = "a3"  # the published stream models from this size on encode frame positions
-
-Buffers = dict[str, Any]
 
 
 class MovinetConfig(ClipConfig):
@@ -69,7 +68,7 @@ class MovinetConfig(ClipConfig):
 
 
 def hard_silu(x: Any) -> Any:
-    """x · relu6(x + 3) / 6; so written, a whole forward pass on TensorFlow takes 15 % less time than with Keras' own."""
+    """x · relu6(x + 3) / 6; on TensorFlow a whole forward pass takes 15 % less time than with Keras' own."""
     return x * ops.relu6(x + 3) * (1 / 6)
 
 
@@ -208,45 +207,37 @@ class Skip(layers.Layer):
         return self.project(halve(frames) if self.halved else frames)
 
 
-class Place(NamedTuple):
-    """Where a bottleneck stands: channels in, expanded and out; kernel in frames and pixels; stochastic depth."""
-
-    channels: int
-    expanded: int
-    filters: int
-    length: int
-    kernel: int
-    stride: int
-    skipped: float
-
-
 class Bottleneck(layers.Layer):
     """Expand the channels, convolve over space and time, gate, project, and add to the skip connection."""
 
-    def __init__(self, config: MovinetConfig, place: Place, *, name: str) -> None:
+    def __init__(
+        self, config: MovinetConfig, channels: tuple[int, int, int], kernel: str, stride: int, skipped: float, name: str
+    ) -> None:
+        """channels: in, expanded and out. kernel: as in Block. skipped: share of clips, for stochastic depth."""
         super().__init__(name=name)
-        whole = config.conv_type == "3d" and place.length > 1
-        copies = place.length if whole else 1
+        entering, expanded, leaving = channels
+        length, side = map(int, kernel)
+        whole = config.conv_type == "3d" and length > 1
+        copies = length if whole else 1
         space = layers.DepthwiseConv2D(
-            place.kernel, place.stride, "same", copies, use_bias=False, depthwise_initializer="he_normal", name="space"
+            side, stride, "same", copies, use_bias=False, depthwise_initializer="he_normal", name="space"
         )
-        mix = TimeSum(place.length, config.stream) if whole else TimeConv(place.length, config.stream)
-        self.length, self.residual = place.length, config.residual
-        self.expand = ConvNorm(pointwise(place.expanded), config, name="expand")
+        mix = TimeSum(length, config.stream) if whole else TimeConv(length, config.stream)
+        self.length, self.residual = length, config.residual
+        self.expand = ConvNorm(pointwise(expanded), config, name="expand")
         self.space = space if whole else ConvNorm(space, config, name="space_norm")
-        self.time = ConvNorm(mix, config, name="time") if place.length > 1 else None
-        self.excite = SqueezeExcite(place.expanded, config) if config.squeeze_excite != "none" else None
-        self.project = ConvNorm(pointwise(place.filters), config, active=False, name="project")
-        self.skip = None
-        if place.stride > 1 or place.filters != place.channels:
-            self.skip = Skip(place.filters, config, halved=place.stride > 1)
+        self.time = ConvNorm(mix, config, name="time") if length > 1 else None
+        self.excite = SqueezeExcite(expanded, config) if config.squeeze_excite != "none" else None
+        self.project = ConvNorm(pointwise(leaving), config, active=False, name="project")
+        changed = stride > 1 or leaving != entering
+        self.skip = Skip(leaving, config, halved=stride > 1) if changed else None
         # One draw for each clip, as in stochastic depth (Huang et al. 2016).
-        self.drop = layers.Dropout(place.skipped, (None, 1, 1, 1, 1), name="stochastic_depth")
+        self.drop = layers.Dropout(skipped, (None, 1, 1, 1, 1), name="stochastic_depth")
 
     def build(self, _shape: Any) -> None:
         self.scale = self.add_weight((), keras.initializers.Constant(self.residual), name="scale")
 
-    def call(self, x: Any, buffers: Buffers | None = None, seen: Any = None) -> tuple[Any, Buffers]:
+    def call(self, x: Any, buffers: dict[str, Any] | None = None, seen: Any = None) -> tuple[Any, dict]:
         """The block's output for x (batch, frames, height, width, channels), and its buffers after x.
 
         buffers: those before x, by name: `frames`, the last frames, and `total`, the sum that the gate averages.
@@ -263,6 +254,19 @@ class Bottleneck(layers.Layer):
             after.update({} if total is None else {"total": total})
         y = self.drop(in_frames(self.project, y) * ops.cast(self.scale, y.dtype))
         return y + (in_frames(self.skip, x) if self.skip else x), after
+
+
+def bottlenecks(config: MovinetConfig) -> list[Bottleneck]:
+    """The bottlenecks of a network, from the input on; deeper ones are skipped more often."""
+    size, made = SIZES[config.size], []
+    count, entering = sum(len(block.expanded) for block in size.blocks), size.stem
+    for number, block in enumerate(size.blocks):
+        for layer, (expanded, kernel) in enumerate(zip(block.expanded, block.kernels.split(), strict=True)):
+            channels, stride = (entering, expanded, block.filters), block.stride if layer == 0 else 1
+            skipped = config.stochastic_depth * (len(made) + 1) / count
+            made.append(Bottleneck(config, channels, kernel, stride, skipped, name=f"block{number}_layer{layer}"))
+            entering = block.filters
+    return made
 
 
 def pointwise(filters: int) -> layers.Layer:
@@ -282,11 +286,11 @@ def halve(frames: Any) -> Any:
     At the borders only pixels of the frame count. Keras 3.15 on torch also counts the padding where it differs between
     the two sides; TensorFlow and the official code do not.
     """
-    padding = [(0, 1) if side % 2 == 0 else (1, 1) for side in frames.shape[1:3]]
-    inside = []  # how much of each window lies inside the frame, along height and width
-    for side, (before, after) in zip(frames.shape[1:3], padding, strict=True):
-        ones = np.pad(np.ones(side), (before, after))
-        inside.append(np.array([ones[start : start + 3].sum() for start in range(0, len(ones) - 2, 2)]))
+    padding, inside = [], []  # along height and width
+    for side in frames.shape[1:3]:
+        padding.append((side % 2, 1))
+        starts = np.arange(-(side % 2), side - 1, 2)
+        inside.append(np.minimum(starts + 3, side) - np.maximum(starts, 0))
     averaged = ops.average_pool(ops.pad(frames, [(0, 0), *padding, (0, 0)]), 3, 2, "valid")
     return averaged * ops.cast(9 / np.outer(*inside)[None, :, :, None], frames.dtype)
 
@@ -307,13 +311,11 @@ def _frame_numbers(x: Any, seen: Any) -> Any:
 
 def encode_positions(numbers: Any, channels: int) -> Any:
     """Sines, then cosines, of frame numbers (…, 1) (Vaswani et al. 2017, §3.5, in the official order of channels)."""
-    even = ops.arange(0, channels, 2, dtype="float32") / channels
-    odd = ops.arange(1, channels, 2, dtype="float32")
-    odd = (odd - 1) / channels
-    return ops.concatenate([ops.sin(numbers * 10_000.0**-even), ops.cos(numbers * 10_000.0**-odd)], -1)
+    angles = numbers * 10_000.0 ** -(ops.arange(0, channels, 2, dtype="float32") / channels)
+    return ops.concatenate([ops.sin(angles), ops.cos(angles[..., : channels // 2])], -1)
 
 
-def divisible(filters: float, divisor: int = 8) -> int:
+def divisible(filters: float) -> int:
     """The nearest multiple of 8, but at least 90 % of `filters` (official make_divisible)."""
-    rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * filters else rounded
+    rounded = max(8, int(filters + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * filters else rounded

@@ -29,7 +29,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
-from lib.models import config_of, count_stages
+from lib.models import config_of, configure, count_stages
 from lib.oracles import Shelf, Worker, hyperband_cost, make_oracle
 from lib.paths import replacing
 from lib.recipes import changed, find_recipe, read_recipe
@@ -66,7 +66,7 @@ class Search:
         where = f"search {self.spec.name}, space '{self.spec.space}', {key} = {value!r}"
         try:
             config = read_recipe(self.spec.recipe, {**self.fixed, key: value})
-            config_of(config.model).model_validate(config.options)
+            configure(config.model, config.options)
         except StudyError as error:
             raise StudyError(f"{where}: {error}") from None
         except ValidationError as error:

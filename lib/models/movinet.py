@@ -10,11 +10,11 @@ import keras
 from keras import layers, ops
 
 from lib.models.layers import frame_differences
-from lib.models.movinet_layers import MOBILE_ACTIVATION, ConvNorm, MovinetConfig, bottlenecks, in_frames, pointwise
+from lib.models.movinet_layers import ConvNorm, MovinetConfig, bottlenecks, in_frames, pointwise
 from lib.models.movinet_sizes import SIZES
 from lib.models.movinet_weights import load_official_checkpoint as load_official_checkpoint  # part of this interface
 
-HEAD_FILTERS, HEAD_ACTIVATION = 2048, "silu"  # of all six sizes, also of streams, which use hard swish elsewhere
+HEAD_FILTERS = 2048  # of all six sizes
 
 # Parameters of the official code (tf-models-official 2.20) with 600 classes, base and stream; multiply-adds of the base
 # model on one clip in 1e9, as published.
@@ -46,7 +46,7 @@ class Movinet(keras.Model):
         self.stem = ConvNorm(stem, config, name="stem")
         self.bottlenecks = bottlenecks(config)
         self.project = ConvNorm(pointwise(size.project), config, name="project")
-        activation = MOBILE_ACTIVATION if config.mobile else HEAD_ACTIVATION
+        activation = "relu6" if config.mobile else "silu"
         self.head = layers.Dense(HEAD_FILTERS, activation, kernel_initializer="he_normal", name="head")
         self.dropout = layers.Dropout(config.dropout, name="dropout")
         start = keras.initializers.RandomNormal(stddev=0.01)

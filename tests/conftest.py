@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import RECIPE, make_study
 from hypothesis import settings
+
+from helpers import RECIPE, make_study
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they save

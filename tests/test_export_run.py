@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers import RECIPE, make_study
 from scipy.special import softmax
 
+from helpers import RECIPE, make_study
 from lib.evaluation import write_metrics
 from lib.export import tflite
 from lib.export.card import accuracy, left_alone
@@ -19,7 +19,6 @@ from lib.export.run import KEPT, Form, export_run, in_precision, path_of, traine
 from lib.predictions import Predictions
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
-from test_runs import RECIPE, make_study, recipes, study  # noqa: F401, fixtures
 
 RUN = "small-s0"
 FILES = [("tflite", p) for p in ("float32", "float16", "int8-dynamic", "int8")]

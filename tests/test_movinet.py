@@ -19,7 +19,7 @@ from lib.models.movinet import Movinet, MovinetConfig, load_official_checkpoint
 from lib.models.movinet_layers import (
     Bottleneck,
     ConvNorm,
-    Place,
+    SqueezeExcite,
     TimeConv,
     divisible,
     encode_positions,
@@ -42,8 +42,9 @@ few = settings(max_examples=20)
 
 @pytest.fixture
 def small(monkeypatch):
-    """Let A0 be a network small enough to be built in no time, with every kind of layer of the real ones."""
-    monkeypatch.setitem(SIZES, "a0", SMALL)
+    """Let A0 and A3 be a network small enough to be built in no time, with every kind of layer of the real ones."""
+    for size in ("a0", "a3"):
+        monkeypatch.setitem(SIZES, size, SMALL)
 
 
 def clips_of(count=2, clip=CLIP, seed=0):
@@ -71,9 +72,9 @@ def randomise(layer, seed=0):
     return layer
 
 
-def random_model(seed=0, **options):
+def random_model(seed=0, size="a0", **options):
     keras.utils.set_random_seed(seed)
-    return randomise(build("movinet-a0", CLASSES, CLIP, **options), seed)
+    return randomise(build(f"movinet-{size}", CLASSES, CLIP, **options), seed)
 
 
 def values(model):
@@ -223,29 +224,33 @@ def test_parameters_are_as_many_as_in_the_official_code(kind, size, monkeypatch)
     assert model.count_params() == PARAMETERS[kind][size]
 
 
-def test_options_not_given_are_as_published_for_the_form():
+def test_each_form_is_as_published(small):
     def chosen(**options):
-        config = MovinetConfig(**options)
-        return (config.conv_type, config.squeeze_excite, config.activation, config.gating, config.positions)
+        model = random_model(**options)
+        excite = model.bottlenecks[-1].excite
+        gates = [layer.activation.__name__ for layer in (excite.reduce, excite.expand)] if excite else []
+        return model.stem.activation.__name__.strip("_"), model.head.activation.__name__, *gates
 
-    assert chosen() == ("3d", "3d", "silu", "sigmoid", False)
-    assert chosen(stream=True) == ("2plus1d", "2plus3d", "hard_silu", "hard_sigmoid", False)
-    assert chosen(mobile=True) == ("2plus1d", "none", "relu6", "hard_sigmoid", False)
+    assert chosen() == ("silu", "silu", "silu", "sigmoid")
+    assert chosen(stream=True) == ("hard_silu", "silu", "hard_silu", "hard_sigmoid")
+    assert chosen(mobile=True) == ("relu6", "relu6")
     assert MovinetConfig(mobile=True).stream
-    assert [MovinetConfig(size=f"a{n}", stream=True).positions for n in range(6)] == [False] * 3 + [True] * 3
-    assert not MovinetConfig(size="a3").positions
-    assert not MovinetConfig(size="a3", mobile=True).positions
-    assert chosen(stream=True, activation="silu", gating=None)[2:4] == ("silu", "hard_sigmoid")
+    assert not MovinetConfig().stream
+
+
+def test_streams_from_a3_on_encode_positions_and_no_others():
+    def encodes(size, **options):
+        return SqueezeExcite(8, MovinetConfig(size=size, **options)).positions
+
+    assert [encodes(f"a{n}", stream=True) for n in range(6)] == [False] * 3 + [True] * 3
+    assert not encodes("a3")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"positions": True}, "positions need stream=True"),
-        ({"positions": True, "mobile": True}, "positions need stream=True and a squeeze_excite other than 'none'"),
-        ({"positions": True, "stream": True, "squeeze_excite": "none"}, "a squeeze_excite other than 'none'"),
         ({"droput": 0.1}, "droput"),
-        ({"conv_type": "2d"}, "conv_type"),
+        ({"conv_type": "3d"}, "conv_type"),
         ({"dropout": 1.0}, "dropout"),
         ({"freeze": -1}, "freeze"),
     ],
@@ -263,10 +268,10 @@ def test_an_unknown_size_and_too_many_frozen_stages_are_errors(small):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends trace, and never compute")
-@pytest.mark.parametrize("options", [{}, {"stream": True}, {"stream": True, "positions": True}], ids=str)
-def test_building_computes_nothing_however_large_the_clip(options, small):
+@pytest.mark.parametrize(("size", "options"), [("a0", {}), ("a0", {"stream": True}), ("a3", {"stream": True})], ids=str)
+def test_building_computes_nothing_however_large_the_clip(size, options, small):
     clip = (10**5, 10**4, 10**3)  # what it cannot trace, Keras runs, on 83 clips: more than a machine can address
-    model = build("movinet-a0", CLASSES, clip, **options)
+    model = build(f"movinet-{size}", CLASSES, clip, **options)
     if model.config.stream:
         piece = keras.Input((10, *clip[1:], 3))
         buffers = {name: keras.Input(value.shape[1:]) for name, value in model.run(piece, {})[1].items()}
@@ -277,10 +282,7 @@ def test_building_computes_nothing_however_large_the_clip(options, small):
 
 STREAMS = {
     "published": {},
-    "one convolution": {"conv_type": "3d"},
-    "positions, one after the other": {"positions": True, "conv_type": "3d_2plus1d"},
-    "gate of a frame": {"squeeze_excite": "2d", "positions": True},
-    "gate of the clip": {"squeeze_excite": "3d"},
+    "positions": {"size": "a3"},
     "mobile": {"mobile": True},
     "differences of frames": {"differences": True},
 }
@@ -312,13 +314,8 @@ def test_differences_of_frames_are_what_the_network_reads_if_asked_for(kind, sma
     np.testing.assert_allclose(logits(changing, clips), expected, atol=1e-4)
 
 
-def test_both_ways_to_convolve_one_after_the_other_are_the_same(small):
-    models = [random_model(stream=True, conv_type=kind) for kind in ("2plus1d", "3d_2plus1d")]
-    np.testing.assert_array_equal(*(logits(model, clips_of()) for model in models))
-
-
 def test_positions_count_only_as_much_as_their_scale(small):
-    model, without = random_model(stream=True, positions=True), random_model(stream=True)
+    model, without = random_model(stream=True, size="a3"), random_model(stream=True)
     shared = [weight for weight in model.weights if weight.name != "position_scale"]
     assert len(model.weights) == len(shared) + 3  # one for each bottleneck
     without.set_weights([numpy(weight) for weight in shared])
@@ -331,23 +328,20 @@ def test_positions_count_only_as_much_as_their_scale(small):
 # ---- layers ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("length", "kernel", "stride"), [(3, 3, 1), (5, 3, 2), (3, 5, 2)])
-def test_a_depthwise_convolution_over_time_and_space_equals_torchs(length, kernel, stride, causal):
-    config = MovinetConfig(stream=causal, conv_type="3d")
-    block = Bottleneck(config, Place(8, 8, 8, length, kernel, stride, 0.0), name="block")
+def test_a_depthwise_convolution_over_time_and_space_equals_torchs(length, kernel, stride):
+    block = Bottleneck(MovinetConfig(), (8, 8, 8), f"{length}{kernel}", stride, 0.0, name="block")
     x = clips_of(2, (4, 7, 6, 8))[..., 0] - 0.5
     ours = block.time.convolution(in_frames(block.space, x))
     weight = numpy(block.space.kernel).transpose(2, 3, 0, 1)[:, None]  # channels, 1, frames, height, width
-    np.testing.assert_allclose(numpy(ours), grouped_convolution(x, weight, stride, causal), atol=1e-5)
+    np.testing.assert_allclose(numpy(ours), grouped_convolution(x, weight, stride, causal=False), atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_a_convolution_over_time_equals_torchs(causal):
-    layer, x = TimeConv(5, causal), clips_of(2, (6, 3, 2, 8))[..., 0]
+def test_a_convolution_over_time_equals_torchs_and_reads_no_later_frame():
+    layer, x = TimeConv(5), clips_of(2, (6, 3, 2, 8))[..., 0]
     ours = numpy(layer(x))
     weight = numpy(layer.kernel).transpose(2, 1, 0, 3)[..., None]
-    np.testing.assert_allclose(ours, grouped_convolution(x, weight, 1, causal), atol=1e-5)
+    np.testing.assert_allclose(ours, grouped_convolution(x, weight, 1, causal=True), atol=1e-5)
 
 
 def grouped_convolution(x, weight, stride, causal):
@@ -414,7 +408,7 @@ def test_channels_are_rounded_as_in_the_official_code(filters, expected):
         layers.Conv2D(6, 3, 2, "same", use_bias=False),
         layers.DepthwiseConv2D(3, 2, "same", use_bias=False),
         layers.Conv2D(6, 1, use_bias=False),
-        TimeConv(3, causal=True),
+        TimeConv(3),
     ],
     ids=["space", "depthwise", "pointwise", "time"],
 )
@@ -486,7 +480,7 @@ def test_what_is_dropped_changes_training_and_not_inference(option, small):
 
 def test_a_clip_skips_a_block_or_gets_more_of_it_so_that_the_mean_stays():
     keras.utils.set_random_seed(0)
-    block = Bottleneck(MovinetConfig(), Place(8, 16, 8, 3, 3, 1, skipped=0.75), name="block")
+    block = Bottleneck(MovinetConfig(), (8, 16, 8), "33", 1, skipped=0.75, name="block")
     x = clips_of(200, (2, 4, 4, 8))[..., 0]
     block(x)
     randomise(block).trainable = False

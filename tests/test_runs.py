@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import CLIPS, GLOSSES, RECIPE, clip_of
 
 import lib.models
 import lib.runs
+from helpers import CLIPS, GLOSSES, RECIPE, clip_of
 from lib.data.clip_store import build_clips
 from lib.data.loaders import PoseBatches
 from lib.evaluation import write_metrics

@@ -15,7 +15,7 @@ from keras import layers
 from pydantic import Field
 
 from lib.models.layers import ClipConfig, frame_differences
-from lib.models.weights import require_match
+from lib.models.weights import assign
 from lib.settings import StudyError
 
 NORM_EPSILON = 1e-3  # Keras' default, which the published Keras model keeps
@@ -100,8 +100,7 @@ def _convolve(x: Any, filters: int, kernel: int, name: str, momentum: float, str
 def load_published_weights(model: keras.Model, path: Path) -> None:
     """Load a published `rgb_inception_i3d_…_no_top.h5` (Keras 2 HDF5) into all layers but the head.
 
-    Raises StudyError and leaves the model unchanged when the file is not HDF5, or lists every variable that only the
-    model or only the file has, or that has another shape there.
+    Raises StudyError and leaves the model unchanged when the file is not HDF5 or does not fit.
     """
     published: dict[str, np.ndarray] = {}
 
@@ -116,6 +115,4 @@ def load_published_weights(model: keras.Model, path: Path) -> None:
         raise StudyError(f"{path}: not a readable HDF5 file: {error}") from None
     stages = [layer for stage in model.stages for layer in stage]
     own = {f"{layer.name}/{weight.name}": weight for layer in stages for weight in layer.weights}
-    require_match(own, published, path, model.name)
-    for name, weight in own.items():
-        weight.assign(published[name])
+    assign(own, published, path, model.name)

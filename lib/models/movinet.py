@@ -10,20 +10,11 @@ import keras
 from keras import layers, ops
 
 from lib.models.layers import frame_differences
-from lib.models.movinet_layers import (
-    MOBILE_ACTIVATION,
-    Bottleneck,
-    Buffers,
-    ConvNorm,
-    MovinetConfig,
-    Place,
-    in_frames,
-    pointwise,
-)
+from lib.models.movinet_layers import ConvNorm, MovinetConfig, bottlenecks, in_frames, pointwise
 from lib.models.movinet_sizes import SIZES
 from lib.models.movinet_weights import load_official_checkpoint as load_official_checkpoint  # part of this interface
 
-HEAD_FILTERS, HEAD_ACTIVATION = 2048, "silu"  # of all six sizes, also of streams, which use hard swish elsewhere
+HEAD_FILTERS = 2048  # of all six sizes
 
 # Parameters of the official code (tf-models-official 2.20) with 600 classes, base and stream; multiply-adds of the base
 # model on one clip in 1e9, as published.
@@ -53,9 +44,9 @@ class Movinet(keras.Model):
         self.config = config
         stem = layers.Conv2D(size.stem, 3, 2, "same", use_bias=False, kernel_initializer="he_normal", name="space")
         self.stem = ConvNorm(stem, config, name="stem")
-        self.bottlenecks = _bottlenecks(config)
+        self.bottlenecks = bottlenecks(config)
         self.project = ConvNorm(pointwise(size.project), config, name="project")
-        activation = MOBILE_ACTIVATION if config.mobile else HEAD_ACTIVATION
+        activation = "relu6" if config.mobile else "silu"
         self.head = layers.Dense(HEAD_FILTERS, activation, kernel_initializer="he_normal", name="head")
         self.dropout = layers.Dropout(config.dropout, name="dropout")
         start = keras.initializers.RandomNormal(stddev=0.01)
@@ -70,13 +61,13 @@ class Movinet(keras.Model):
         """Keras passes `training` on to the layers, but `fit` sets it only where `call` has it as an argument."""
         return self.run(clips, {})[0]
 
-    def run(self, frames: Any, buffers: Buffers) -> tuple[Any, Buffers]:
+    def run(self, frames: Any, buffers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Classify a clip piece by piece: the logits of all frames so far, and the buffers for the next call.
 
         frames: the next piece, (batch, frames, height, width, 3). buffers: what the previous call returned, empty or
         all zeros at the start of a clip. Only a stream model gives the same logits as for the whole clip at once.
         """
-        after: Buffers = {}
+        after = {}
         seen = buffers.get("frames_seen")
         x = frames
         if self.config.differences:
@@ -93,20 +84,6 @@ class Movinet(keras.Model):
         # Not full_like: torch cannot trace it, and Keras would run the network on 83 clips to find the output shapes.
         after["frames_seen"] = ops.ones_like(features[:, :1]) * frames.shape[1] + (0.0 if seen is None else seen)
         return self.classifier(self.dropout(self.head(after["features"] / after["frames_seen"]))), after
-
-
-def _bottlenecks(config: MovinetConfig) -> list[Bottleneck]:
-    """The bottlenecks from the input on; deeper ones are skipped more often."""
-    size, made = SIZES[config.size], []
-    count, channels = sum(len(block.expanded) for block in size.blocks), size.stem
-    for number, block in enumerate(size.blocks):
-        for layer, (expanded, kernel) in enumerate(zip(block.expanded, block.kernels.split(), strict=True)):
-            stride = block.stride if layer == 0 else 1
-            skipped = config.stochastic_depth * (len(made) + 1) / count
-            place = Place(channels, expanded, block.filters, int(kernel[0]), int(kernel[1]), stride, skipped)
-            made.append(Bottleneck(config, place, name=f"block{number}_layer{layer}"))
-            channels = block.filters
-    return made
 
 
 def build_movinet(num_classes: int, config: MovinetConfig, clip: tuple[int, int, int] | None = None) -> Movinet:

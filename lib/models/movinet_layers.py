@@ -8,7 +8,7 @@ and exports to phones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,30 +16,19 @@ from keras import layers, ops
 from pydantic import Field, model_validator
 
 from lib.models.layers import BatchNorm, ClipConfig
+from lib.models.movinet_sizes import SIZES
 
 NORM_EPSILON = 1e-3  # official norm_epsilon
-MOBILE_ACTIVATION = "relu6"  # of all layers of the mobile form, the head included
 SQUEEZE_RATIO = 0.25  # official se_ratio
 POSITIONS_FROM = "a3"  # the published stream models from this size on encode frame positions
 
-Buffers = dict[str, Any]
-
 
 class MovinetConfig(ClipConfig):
-    """Options; None means as published for the form, which is base, stream or mobile."""
+    """Options: the form, which is base, stream or mobile, and what may differ from the published network."""
 
     size: Literal["a0", "a1", "a2", "a3", "a4", "a5"] = "a0"
     stream: bool = Field(False, description="causal, so that it can run frame by frame")
-    mobile: bool = Field(False, description="the published form for phones: stream, no squeeze-excite, ReLU6")
-    conv_type: Literal["3d", "2plus1d", "3d_2plus1d"] | None = Field(
-        None, description="one convolution over time and space, or two in sequence; the last two are the same"
-    )
-    squeeze_excite: Literal["3d", "2d", "2plus3d", "none"] | None = Field(
-        None, description="gated by the mean over the clip (stream: so far), of each frame, by both, or not at all"
-    )
-    activation: Literal["silu", "hard_silu", "relu6"] | None = None
-    gating: Literal["sigmoid", "hard_sigmoid"] | None = None
-    positions: bool | None = Field(None, description="add the frame's position to the squeeze-excite; stream only")
+    mobile: bool = Field(False, description="the stream form for phones: no squeeze-excite, ReLU6")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the features before the classifier")
     stochastic_depth: float = Field(0.0, ge=0, le=1, description="share of clips that skip the last block; linear")
     momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance kept at each step")
@@ -48,42 +37,24 @@ class MovinetConfig(ClipConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_published(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(given, dict):
-            return given
-        mobile, stream = bool(given.get("mobile")), bool(given.get("stream") or given.get("mobile"))
-        published = {
-            "conv_type": "2plus1d" if stream else "3d",
-            "squeeze_excite": "none" if mobile else "2plus3d" if stream else "3d",
-            "activation": MOBILE_ACTIVATION if mobile else "hard_silu" if stream else "silu",
-            "gating": "hard_sigmoid" if stream else "sigmoid",
-            "positions": stream and not mobile and given.get("size", "a0") >= POSITIONS_FROM,
-        }
-        return {**published, **{key: value for key, value in given.items() if value is not None}, "stream": stream}
-
-    @model_validator(mode="after")
-    def _positions_have_a_gate(self) -> Self:
-        if self.positions and (not self.stream or self.squeeze_excite == "none"):
-            raise ValueError("positions need stream=True and a squeeze_excite other than 'none'")
-        return self
+    def _mobile_is_a_stream(cls, given: Any) -> Any:
+        return {**given, "stream": True} if isinstance(given, dict) and given.get("mobile") else given
 
 
-def hard_silu(x: Any) -> Any:
-    """x · relu6(x + 3) / 6; so written, a whole forward pass on TensorFlow takes 15 % less time than with Keras' own."""
+def _hard_silu(x: Any) -> Any:
+    """x · relu6(x + 3) / 6; on TensorFlow a whole forward pass takes 15 % less time than with Keras' own."""
     return x * ops.relu6(x + 3) * (1 / 6)
 
 
-ACTIVATIONS = {"silu": ops.silu, "hard_silu": hard_silu, "relu6": ops.relu6}
-
-
 class ConvNorm(layers.Layer):
-    """A convolution without bias, normalisation and, if `active`, the configured activation."""
+    """A convolution without bias, normalisation and, if `active`, the activation of the form."""
 
     def __init__(self, convolution: layers.Layer, config: MovinetConfig, *, active: bool = True, name: str) -> None:
         super().__init__(name=name)
         self.convolution = convolution
         self.norm = BatchNorm(fixed=config.fix_norm, momentum=config.momentum, epsilon=NORM_EPSILON)
-        self.activation = ACTIVATIONS[config.activation] if active else keras.activations.linear
+        activation = ops.relu6 if config.mobile else _hard_silu if config.stream else ops.silu
+        self.activation = activation if active else keras.activations.linear
 
     def build(self, shape: Sequence[int | None]) -> None:
         self.convolution.build(shape)
@@ -113,11 +84,11 @@ class ConvNorm(layers.Layer):
 
 
 class TimeConv(layers.Layer):
-    """A depthwise convolution over `length` frames, if `causal` over this frame and those before it."""
+    """A causal depthwise convolution over `length` frames."""
 
-    def __init__(self, length: int, causal: bool) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__(name="time_conv")
-        self.length, self.causal = length, causal
+        self.length = length
 
     def build(self, shape: Sequence[int | None]) -> None:
         self.kernel = self.add_weight((self.length, 1, shape[-1], 1), "he_normal", name="kernel")
@@ -127,7 +98,7 @@ class TimeConv(layers.Layer):
 
     def call(self, x: Any, before: Any = None, scale: Any = 1.0) -> Any:
         """x and the result: float (batch, frames, height, width, channels). scale: of the kernel, per channel."""
-        padded = pad_time(x, self.length, self.causal, before)
+        padded = pad_front(x, self.length, before)
         _, frames, height, width, channels = padded.shape
         flat = ops.reshape(padded, (-1, frames, height * width, channels))
         kernel = self.kernel * ops.reshape(scale, (-1, 1))
@@ -136,64 +107,58 @@ class TimeConv(layers.Layer):
 
 
 class TimeSum(layers.Layer):
-    """The second half of a depthwise convolution over time and space.
+    """The second half of a depthwise convolution over time and space, centred on each frame.
 
     The first half, over space, returns each channel `length` times; this sums them, each shifted by one more frame.
     """
 
-    def __init__(self, length: int, causal: bool) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__(name="time_sum")
-        self.length, self.causal = length, causal
+        self.length = length
 
     def compute_output_shape(self, shape: Sequence[int | None]) -> Sequence[int | None]:
         return *shape[:-1], shape[-1] // self.length
 
-    def call(self, x: Any, before: Any = None) -> Any:
+    def call(self, x: Any) -> Any:
         """From (batch, frames, height, width, channels × length) to (batch, frames, height, width, channels)."""
-        padded = pad_time(x, self.length, self.causal, before)
+        padded = ops.pad(x, [(0, 0), (self.length // 2, (self.length - 1) // 2), (0, 0), (0, 0), (0, 0)])
         count = x.shape[1]
         taps = ops.reshape(padded, (-1, *padded.shape[1:-1], x.shape[-1] // self.length, self.length))
         return sum(taps[:, tap : tap + count, ..., tap] for tap in range(self.length))
 
 
 class SqueezeExcite(layers.Layer):
-    """A gate for each channel, from the mean over the clip (stream: so far), over each frame, or both."""
+    """A gate for each channel, from the mean over the clip; in a stream from that over the clip so far and the frame's.
+
+    The larger streams also encode the frame's position.
+    """
 
     def __init__(self, filters: int, config: MovinetConfig) -> None:
         super().__init__(name="squeeze_excite")
-        self.config = config
-        double = 2 if config.squeeze_excite == "2plus3d" else 1
-        hidden = divisible(SQUEEZE_RATIO * filters * double)
-        self.reduce = layers.Dense(hidden, config.activation, kernel_initializer="he_normal", name="reduce")
-        self.expand = layers.Dense(filters, config.gating, kernel_initializer="he_normal", name="expand")
+        self.stream, self.positions = config.stream, config.stream and config.size >= POSITIONS_FROM
+        hidden = divisible(SQUEEZE_RATIO * filters * (2 if self.stream else 1))
+        activation, gating = ("hard_silu", "hard_sigmoid") if self.stream else ("silu", "sigmoid")
+        self.reduce = layers.Dense(hidden, activation, kernel_initializer="he_normal", name="reduce")
+        self.expand = layers.Dense(filters, gating, kernel_initializer="he_normal", name="expand")
 
     def build(self, _shape: Any) -> None:
-        self.position_scale = self.add_weight((), "zeros", name="position_scale") if self.config.positions else None
+        self.position_scale = self.add_weight((), "zeros", name="position_scale") if self.positions else None
 
     def call(self, x: Any, total: Any = None, seen: Any = None) -> tuple[Any, Any]:
         """x (batch, frames, height, width, channels) times its gate, and the sum of the means of all frames so far.
 
-        total, seen: that sum before x, and the number of its frames.
+        total, seen: that sum before x, and the number of its frames, (batch, 1); both only in a stream.
         """
         each = ops.mean(x, (2, 3))
-        pooled, total = self._pool(each, total, seen)
+        if not self.stream:
+            return x * self.expand(self.reduce(ops.mean(each, 1, keepdims=True)))[:, :, None, None], None
+        numbers = ops.arange(x.shape[1], dtype="float32")[None, :, None]
+        numbers = numbers if seen is None else numbers + seen[:, :, None]
+        sums = ops.cumsum(ops.cast(each, "float32"), 1) + (0.0 if total is None else total[:, None])
+        pooled = ops.concatenate([ops.cast(sums / (numbers + 1), each.dtype), each], -1)
         if self.position_scale is not None:
-            code = encode_positions(_frame_numbers(each, seen), pooled.shape[-1])
-            pooled = pooled + self.position_scale * ops.cast(code, pooled.dtype)
-        return x * self.expand(self.reduce(pooled))[:, :, None, None], total
-
-    def _pool(self, each: Any, total: Any, seen: Any) -> tuple[Any, Any]:
-        """What the gate reads, from the means of the frames (batch, frames, channels); and a stream's new total."""
-        if self.config.squeeze_excite == "2d":
-            return each, None
-        if self.config.stream:
-            sums = ops.cumsum(ops.cast(each, "float32"), 1) + (0.0 if total is None else total[:, None])
-            whole, total = ops.cast(sums / (_frame_numbers(each, seen) + 1), each.dtype), sums[:, -1]
-        else:
-            whole = ops.mean(each, 1, keepdims=True)
-        if self.config.squeeze_excite == "3d":
-            return whole, total
-        return ops.concatenate([ops.broadcast_to(whole, ops.shape(each)), each], -1), total
+            pooled = pooled + self.position_scale * ops.cast(encode_positions(numbers, pooled.shape[-1]), pooled.dtype)
+        return x * self.expand(self.reduce(pooled))[:, :, None, None], sums[:, -1]
 
 
 class Skip(layers.Layer):
@@ -208,46 +173,38 @@ class Skip(layers.Layer):
         return self.project(halve(frames) if self.halved else frames)
 
 
-class Place(NamedTuple):
-    """Where a bottleneck stands: channels in, expanded and out; kernel in frames and pixels; stochastic depth."""
-
-    channels: int
-    expanded: int
-    filters: int
-    length: int
-    kernel: int
-    stride: int
-    skipped: float
-
-
 class Bottleneck(layers.Layer):
     """Expand the channels, convolve over space and time, gate, project, and add to the skip connection."""
 
-    def __init__(self, config: MovinetConfig, place: Place, *, name: str) -> None:
+    def __init__(
+        self, config: MovinetConfig, channels: tuple[int, int, int], kernel: str, stride: int, skipped: float, name: str
+    ) -> None:
+        """channels: in, expanded and out. kernel: as in Block. skipped: share of clips, for stochastic depth."""
         super().__init__(name=name)
-        whole = config.conv_type == "3d" and place.length > 1
-        copies = place.length if whole else 1
+        entering, expanded, leaving = channels
+        length, side = map(int, kernel)
+        whole = not config.stream and length > 1  # over time and space at once; else one after the other
+        copies = length if whole else 1
         space = layers.DepthwiseConv2D(
-            place.kernel, place.stride, "same", copies, use_bias=False, depthwise_initializer="he_normal", name="space"
+            side, stride, "same", copies, use_bias=False, depthwise_initializer="he_normal", name="space"
         )
-        mix = TimeSum(place.length, config.stream) if whole else TimeConv(place.length, config.stream)
-        self.length, self.residual = place.length, config.residual
-        self.expand = ConvNorm(pointwise(place.expanded), config, name="expand")
+        mix = TimeSum(length) if whole else TimeConv(length)
+        self.length, self.stream, self.residual = length, config.stream, config.residual
+        self.expand = ConvNorm(pointwise(expanded), config, name="expand")
         self.space = space if whole else ConvNorm(space, config, name="space_norm")
-        self.time = ConvNorm(mix, config, name="time") if place.length > 1 else None
-        self.excite = SqueezeExcite(place.expanded, config) if config.squeeze_excite != "none" else None
-        self.project = ConvNorm(pointwise(place.filters), config, active=False, name="project")
-        self.skip = None
-        if place.stride > 1 or place.filters != place.channels:
-            self.skip = Skip(place.filters, config, halved=place.stride > 1)
+        self.time = ConvNorm(mix, config, name="time") if length > 1 else None
+        self.excite = None if config.mobile else SqueezeExcite(expanded, config)
+        self.project = ConvNorm(pointwise(leaving), config, active=False, name="project")
+        changed = stride > 1 or leaving != entering
+        self.skip = Skip(leaving, config, halved=stride > 1) if changed else None
         # One draw for each clip, as in stochastic depth (Huang et al. 2016).
-        self.drop = layers.Dropout(place.skipped, (None, 1, 1, 1, 1), name="stochastic_depth")
+        self.drop = layers.Dropout(skipped, (None, 1, 1, 1, 1), name="stochastic_depth")
 
     def build(self, _shape: Any) -> None:
         self.scale = self.add_weight((), keras.initializers.Constant(self.residual), name="scale")
 
-    def call(self, x: Any, buffers: Buffers | None = None, seen: Any = None) -> tuple[Any, Buffers]:
-        """The block's output for x (batch, frames, height, width, channels), and its buffers after x.
+    def call(self, x: Any, buffers: dict[str, Any] | None = None, seen: Any = None) -> tuple[Any, dict]:
+        """The block's output for x (batch, frames, height, width, channels), and a stream's buffers after x.
 
         buffers: those before x, by name: `frames`, the last frames, and `total`, the sum that the gate averages.
         seen: the number of frames before x.
@@ -256,13 +213,27 @@ class Bottleneck(layers.Layer):
         y = in_frames(lambda frames: self.space(self.expand(frames)), x)
         if self.time is not None:
             before = buffers.get("frames")
-            after["frames"] = pad_time(y, self.length, True, before)[:, 1 - self.length :]
+            if self.stream:
+                after["frames"] = pad_front(y, self.length, before)[:, 1 - self.length :]
             y = self.time(y, before)
         if self.excite is not None:
             y, total = self.excite(y, buffers.get("total"), seen)
             after.update({} if total is None else {"total": total})
         y = self.drop(in_frames(self.project, y) * ops.cast(self.scale, y.dtype))
         return y + (in_frames(self.skip, x) if self.skip else x), after
+
+
+def bottlenecks(config: MovinetConfig) -> list[Bottleneck]:
+    """The bottlenecks of a network, from the input on; deeper ones are skipped more often."""
+    size, made = SIZES[config.size], []
+    count, entering = sum(len(block.expanded) for block in size.blocks), size.stem
+    for number, block in enumerate(size.blocks):
+        for layer, (expanded, kernel) in enumerate(zip(block.expanded, block.kernels.split(), strict=True)):
+            channels, stride = (entering, expanded, block.filters), block.stride if layer == 0 else 1
+            skipped = config.stochastic_depth * (len(made) + 1) / count
+            made.append(Bottleneck(config, channels, kernel, stride, skipped, name=f"block{number}_layer{layer}"))
+            entering = block.filters
+    return made
 
 
 def pointwise(filters: int) -> layers.Layer:
@@ -282,38 +253,29 @@ def halve(frames: Any) -> Any:
     At the borders only pixels of the frame count. Keras 3.15 on torch also counts the padding where it differs between
     the two sides; TensorFlow and the official code do not.
     """
-    padding = [(0, 1) if side % 2 == 0 else (1, 1) for side in frames.shape[1:3]]
-    inside = []  # how much of each window lies inside the frame, along height and width
-    for side, (before, after) in zip(frames.shape[1:3], padding, strict=True):
-        ones = np.pad(np.ones(side), (before, after))
-        inside.append(np.array([ones[start : start + 3].sum() for start in range(0, len(ones) - 2, 2)]))
+    padding, inside = [], []  # along height and width
+    for side in frames.shape[1:3]:
+        padding.append((side % 2, 1))
+        starts = np.arange(-(side % 2), side - 1, 2)
+        inside.append(np.minimum(starts + 3, side) - np.maximum(starts, 0))
     averaged = ops.average_pool(ops.pad(frames, [(0, 0), *padding, (0, 0)]), 3, 2, "valid")
     return averaged * ops.cast(9 / np.outer(*inside)[None, :, :, None], frames.dtype)
 
 
-def pad_time(x: Any, length: int, causal: bool, before: Any) -> Any:
-    """Pad clips with length − 1 frames: half at each end or, if causal, all in front, where `before` replaces zeros."""
-    if causal and before is not None:
-        return ops.concatenate([ops.cast(before, x.dtype), x], 1)
-    frames = (length - 1, 0) if causal else (length // 2, (length - 1) // 2)
-    return ops.pad(x, [(0, 0), frames, (0, 0), (0, 0), (0, 0)])
-
-
-def _frame_numbers(x: Any, seen: Any) -> Any:
-    """Numbers of the frames of x (batch, frames, …) in their clip, from 0, float32 (1 or batch, frames, 1)."""
-    numbers = ops.arange(x.shape[1], dtype="float32")[None, :, None]
-    return numbers if seen is None else numbers + seen[:, :, None]
+def pad_front(x: Any, length: int, before: Any) -> Any:
+    """Put length − 1 frames before clips: those `before` them, or zeros."""
+    if before is None:
+        return ops.pad(x, [(0, 0), (length - 1, 0), (0, 0), (0, 0), (0, 0)])
+    return ops.concatenate([ops.cast(before, x.dtype), x], 1)
 
 
 def encode_positions(numbers: Any, channels: int) -> Any:
     """Sines, then cosines, of frame numbers (…, 1) (Vaswani et al. 2017, §3.5, in the official order of channels)."""
-    even = ops.arange(0, channels, 2, dtype="float32") / channels
-    odd = ops.arange(1, channels, 2, dtype="float32")
-    odd = (odd - 1) / channels
-    return ops.concatenate([ops.sin(numbers * 10_000.0**-even), ops.cos(numbers * 10_000.0**-odd)], -1)
+    angles = numbers * 10_000.0 ** -(ops.arange(0, channels, 2, dtype="float32") / channels)
+    return ops.concatenate([ops.sin(angles), ops.cos(angles[..., : channels // 2])], -1)
 
 
-def divisible(filters: float, divisor: int = 8) -> int:
+def divisible(filters: float) -> int:
     """The nearest multiple of 8, but at least 90 % of `filters` (official make_divisible)."""
-    rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * filters else rounded
+    rounded = max(8, int(filters + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * filters else rounded

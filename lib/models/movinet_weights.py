@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from lib.models.movinet_layers import NORM_EPSILON, Bottleneck, ConvNorm
-from lib.models.weights import require_match
+from lib.models.weights import assign
 from lib.settings import StudyError
 
 ROOT = "model/layer_with_weights-"  # of a checkpoint; 0 is the network, 1 the classifier
@@ -49,19 +49,13 @@ def load_official_checkpoint(model: keras.Model, path: Path | str, *, classifier
     """Load a published TensorFlow checkpoint into a Movinet, such as …/movinet_a0_base/ckpt-1 (no suffix).
 
     classifier: whether to load the last layer, too, which needs a model with the checkpoint's number of classes.
-    Raises StudyError and leaves the model unchanged when there is no readable checkpoint, or lists every variable that
-    only the model or only the checkpoint has, or that has another shape there.
+    Raises StudyError and leaves the model unchanged when there is no readable checkpoint or any variable, in the model
+    or in the checkpoint, has no counterpart of its shape; it lists all of these.
     """
     own, published = dict(official_names(model)), _read_checkpoint(path)
-    if not classifier:
-        own, published = ({k: v for k, v in each.items() if "/_classifier/" not in k} for each in (own, published))
-    arranged = {
-        name: to_own_layout(array, tuple(own[name].shape)) if name in own else array
-        for name, array in published.items()
-    }
-    require_match(own, arranged, path, model.name)
-    for name, variable in own.items():
-        variable.assign(arranged[name])
+    for name in own.keys() & published.keys():
+        published[name] = to_own_layout(published[name], tuple(own[name].shape))
+    assign(own, published, path, model.name, without=None if classifier else "/_classifier/")
 
 
 def _read_checkpoint(path: Path | str) -> dict[str, np.ndarray]:
@@ -100,49 +94,41 @@ def to_own_layout(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def official_names(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """Every variable of a Movinet with its name in a checkpoint, in the form of `plain`."""
-    yield from _conv_norm_names(f"{ROOT}0/layer_with_weights-0/_stem", model.stem)
+    yield from _layer_names(f"{ROOT}0/layer_with_weights-0/_stem", model.stem)
     for number, block in enumerate(model.bottlenecks, start=1):
         yield from _bottleneck_names(f"{ROOT}0/layer_with_weights-{number}", block)
-    yield from _conv_norm_names(f"{ROOT}0/layer_with_weights-{len(model.bottlenecks) + 1}/_project", model.project)
-    yield from _dense_names(f"{ROOT}1/_head", model.head)
-    yield from _dense_names(f"{ROOT}1/_classifier", model.classifier)
+    yield from _layer_names(f"{ROOT}0/layer_with_weights-{len(model.bottlenecks) + 1}/_project", model.project)
+    yield from _layer_names(f"{ROOT}1/_head", model.head)
+    yield from _layer_names(f"{ROOT}1/_classifier", model.classifier)
 
 
 def _bottleneck_names(prefix: str, block: Bottleneck) -> Iterator[tuple[str, Any]]:
-    split = isinstance(block.space, ConvNorm)  # else one kernel and one normalisation over time and space
-    yield from _conv_norm_names(f"{prefix}/_expansion", block.expand)
-    if split:
-        yield from _conv_norm_names(f"{prefix}/_feature", block.space)
-    else:
-        yield f"{prefix}/_feature/_conv/kernel", block.space.kernel
+    yield from _layer_names(f"{prefix}/_expansion", block.expand)
+    yield from _layer_names(f"{prefix}/_feature", block.space)
     if block.time is not None:
-        if split:
-            yield f"{prefix}/_feature/_conv_temporal/kernel", block.time.convolution.kernel
-        yield from _norm_names(f"{prefix}/_feature/_batch_norm{'_temporal' if split else ''}", block.time)
+        split = isinstance(block.space, ConvNorm)  # else one kernel and one normalisation over time and space
+        yield from _layer_names(f"{prefix}/_feature", block.time, "_temporal" if split else "")
     if block.excite is not None:
-        yield from _dense_names(f"{prefix}/_attention/_se_reduce", block.excite.reduce)
-        yield from _dense_names(f"{prefix}/_attention/_se_expand", block.excite.expand)
+        yield from _layer_names(f"{prefix}/_attention/_se_reduce", block.excite.reduce)
+        yield from _layer_names(f"{prefix}/_attention/_se_expand", block.excite.expand)
         if block.excite.position_scale is not None:
             yield f"{prefix}/_attention/_pos_encoding/_rezero/scale", block.excite.position_scale
-    yield from _conv_norm_names(f"{prefix}/_projection", block.project)
+    yield from _layer_names(f"{prefix}/_projection", block.project)
     if block.skip is not None:
-        yield from _conv_norm_names(f"{prefix}/_skip/_projection", block.skip.project)
+        yield from _layer_names(f"{prefix}/_skip/_projection", block.skip.project)
     yield f"{prefix}/_mobile_bottleneck/_rezero/scale", block.scale
 
 
-def _conv_norm_names(prefix: str, layer: ConvNorm) -> Iterator[tuple[str, Any]]:
-    yield f"{prefix}/_conv/kernel", layer.convolution.kernel
-    yield from _norm_names(f"{prefix}/_batch_norm", layer)
-
-
-def _norm_names(prefix: str, layer: ConvNorm) -> Iterator[tuple[str, Any]]:
-    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-        yield f"{prefix}/{name}", getattr(layer.norm, name)
-
-
-def _dense_names(prefix: str, layer: Any) -> Iterator[tuple[str, Any]]:
-    yield f"{prefix}/_conv/kernel", layer.kernel
-    yield f"{prefix}/_conv/bias", layer.bias
+def _layer_names(prefix: str, layer: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
+    """The variables of a ConvNorm, a convolution without bias or a dense layer."""
+    convolution = layer.convolution if isinstance(layer, ConvNorm) else layer
+    if hasattr(convolution, "kernel"):
+        yield f"{prefix}/_conv{suffix}/kernel", convolution.kernel
+    if isinstance(layer, ConvNorm):
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            yield f"{prefix}/_batch_norm{suffix}/{name}", getattr(layer.norm, name)
+    elif layer.use_bias:
+        yield f"{prefix}/_conv/bias", layer.bias
 
 
 # ---- the file for phones ---------------------------------------------------------------------------------
@@ -154,8 +140,7 @@ def load_mobile_tflite(model: keras.Model, path: Path | str, *, classifier: bool
     In the file the normalisations are folded into the convolutions, so gamma becomes 1 and beta the bias, with a mean
     of 0 and a variance of 1. Train such a model with `fix_norm`, because the file holds no statistics.
     classifier: whether to load the last layer, too, which needs a model with 600 classes.
-    Raises StudyError and leaves the model unchanged when the file is not a TensorFlow Lite model, or lists every
-    kernel, bias and residual scale that only the model or only the file has, or that has another shape there.
+    Raises StudyError and leaves the model unchanged when the file is not a TensorFlow Lite model or does not fit.
     """
     layers, published = dict(_tflite_names(model)), read_tflite(path)
     own = {f"{block.name}/scale": block.scale for block in model.bottlenecks}
@@ -163,15 +148,10 @@ def load_mobile_tflite(model: keras.Model, path: Path | str, *, classifier: bool
         normalised = isinstance(layer, ConvNorm)
         own[f"{name}/kernel"] = layer.convolution.kernel if normalised else layer.kernel
         own[f"{name}/bias"] = layer.norm.beta if normalised else layer.bias
-    if not classifier:
-        own, published = ({k: v for k, v in each.items() if f"{TOP}/classifier/" not in k} for each in (own, published))
-    arranged = {
-        name: from_tflite(array, tuple(own[name].shape)) if name in own and name.endswith("/kernel") else array
-        for name, array in published.items()
-    }
-    require_match(own, arranged, path, f"{model.name}, mobile")
-    for name, variable in own.items():
-        variable.assign(arranged[name])
+    for name in own.keys() & published.keys():
+        if name.endswith("/kernel"):
+            published[name] = from_tflite(published[name], tuple(own[name].shape))
+    assign(own, published, path, f"{model.name}, mobile", without=None if classifier else f"{TOP}/classifier/")
     for layer in layers.values():
         if isinstance(layer, ConvNorm):
             neutral = {"gamma": 1.0, "moving_mean": 0.0, "moving_variance": 1.0 - NORM_EPSILON}

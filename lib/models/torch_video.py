@@ -17,7 +17,7 @@ from pydantic import Field
 
 from lib.models.flat import flatten_convolutions, over_time
 from lib.models.layers import ClipConfig, frame_differences
-from lib.models.weights import require_match
+from lib.models.weights import assign
 from lib.settings import StudyError
 
 if TYPE_CHECKING:
@@ -209,8 +209,7 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
     """Load a state dict of torchvision or pytorchvideo (there under the key model_state) into all but the head.
 
     head: whether to load the head, too, which needs a model with the file's number of classes.
-    Raises StudyError and leaves the model unchanged when the file cannot be read, or lists every entry that only the
-    model or only the file has, or that has another shape there. Runs no code of the file.
+    Raises StudyError and leaves the model unchanged when the file cannot be read or does not fit. Runs no code of it.
     """
     import torch
 
@@ -226,12 +225,8 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
         for part in (*model.blocks, model.head)
         for key, value in part.module.state_dict().items()
     }
-    if not head:
-        below = model.head.name.replace("_", ".") + "."
-        own, state = ({k: v for k, v in each.items() if not k.startswith(below)} for each in (own, state))
-    require_match(own, state, path, model.name)
-    for key, value in own.items():
-        value.copy_(state[key])  # a state dict's entries are the module's own tensors
+    # The entries of a state dict are the module's own tensors.
+    assign(own, state, path, model.name, without=None if head else model.head.name.replace("_", ".") + ".")
 
 
 # ---- two-dimensional forms of convolutions ---------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,35 +37,36 @@ class Published(NamedTuple):
 
 
 MOVINET = "https://storage.googleapis.com/tf_model_garden/vision/movinet"  # links of the official README
-# Could not be reached when this was written; the checksum is that of the file at hand.
-MOBILE = (
+MOBILE = (  # could not be reached when this was written; the checksum is that of the file at hand
     "https://tfhub.dev/google/lite-model/movinet/a0/stream/kinetics-600/classification/tflite/int8/1?lite-format=tflite"
 )
-I3D = "https://github.com/dlpbc/keras-kinetics-i3d/releases/download/v0.2/rgb_inception_i3d"  # of its i3d_inception.py
-X3D = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"  # pytorchvideo.models.hub.x3d
-S3D = "https://download.pytorch.org/models"  # torchvision.models.video.S3D_Weights
-
-WEIGHTS = {
-    f"movinet-{size}-{form}": Published(f"movinet-{size}", "Kinetics-600", f"{MOVINET}/movinet_{size}_{form}.tar.gz")
-    for size in ("a0", "a1", "a2", "a3", "a4", "a5")
-    for form in ("base", "stream")
-}
-WEIGHTS["movinet-a0-stream-k600-int8"] = Published(
-    "movinet-a0",
-    "Kinetics-600",
-    MOBILE,
-    sha256="6125b36e2485eeb5cc1fd6206cf5e5d70235593fbc84610d1dce97fe3aa9c2ac",
-    name="movinet_a0_stream_k600_int8.tflite",
+MOBILE_SHA256 = "6125b36e2485eeb5cc1fd6206cf5e5d70235593fbc84610d1dce97fe3aa9c2ac"
+I3D = (  # of its i3d_inception.py
+    "https://github.com/dlpbc/keras-kinetics-i3d/releases/download/v0.2/"
+    "rgb_inception_i3d_{}_tf_dim_ordering_tf_kernels_no_top.h5"
 )
-for _name, _file, _data in (
-    ("i3d-kinetics", "kinetics_only", "Kinetics-400"),
-    ("i3d-imagenet", "imagenet_and_kinetics", "ImageNet and Kinetics-400"),
-):  # DeepMind's, converted
-    WEIGHTS[_name] = Published("i3d", _data, f"{I3D}_{_file}_tf_dim_ordering_tf_kernels_no_top.h5")
-# torchvision names a file by the first eight digits of its checksum, and checks them.
-WEIGHTS["s3d"] = Published("s3d", "Kinetics-400", f"{S3D}/s3d-d76dad2f.pth", "BSD-3-Clause", "d76dad2f")
-WEIGHTS |= {f"x3d-{size}": Published(f"x3d-{size}", "Kinetics-400", f"{X3D}/X3D_{size.upper()}.pyth")
-            for size in ("xs", "s", "m", "l")}  # fmt: skip
+S3D = "https://download.pytorch.org/models"  # torchvision.models.video.S3D_Weights
+X3D = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"  # pytorchvideo.models.hub.x3d
+WEIGHTS = {
+    **{
+        f"movinet-{size}-{form}": Published(
+            f"movinet-{size}", "Kinetics-600", f"{MOVINET}/movinet_{size}_{form}.tar.gz"
+        )
+        for size in ("a0", "a1", "a2", "a3", "a4", "a5")
+        for form in ("base", "stream")
+    },
+    "movinet-a0-stream-k600-int8": Published(
+        "movinet-a0", "Kinetics-600", MOBILE, sha256=MOBILE_SHA256, name="movinet_a0_stream_k600_int8.tflite"
+    ),
+    "i3d-kinetics": Published("i3d", "Kinetics-400", I3D.format("kinetics_only")),  # DeepMind's, converted
+    "i3d-imagenet": Published("i3d", "ImageNet and Kinetics-400", I3D.format("imagenet_and_kinetics")),
+    # torchvision names a file by the first eight digits of its checksum, and checks them.
+    "s3d": Published("s3d", "Kinetics-400", f"{S3D}/s3d-d76dad2f.pth", "BSD-3-Clause", "d76dad2f"),
+    **{
+        f"x3d-{size}": Published(f"x3d-{size}", "Kinetics-400", f"{X3D}/X3D_{size.upper()}.pyth")
+        for size in ("xs", "s", "m", "l")
+    },
+}
 
 
 def fetch(name: str, folder: Path | None = None) -> Path:
@@ -88,13 +88,10 @@ def fetch(name: str, folder: Path | None = None) -> Path:
             return path
         try:
             download(published.url, part)
-        except OSError as error:
-            raise StudyError(
-                f"{path.name} could not be downloaded ({reason(error)}): get it from {published.url} "
-                f"and put it at {path}"
-            ) from None
-        try:
             _check(part, published)
+        except OSError as error:
+            why = f"{path.name} could not be downloaded ({reason(error)})"
+            raise StudyError(f"{why}: get it from {published.url} and put it at {path}") from None
         except StudyError:
             part.unlink()  # nothing to resume from: the next attempt starts over
             raise
@@ -128,11 +125,18 @@ def load_pretrained(model: keras.Model, name: str, weights: str) -> None:
     resolve_name(family_of(name).weights)(model, path)
 
 
-def require_match(own: Mapping[str, Any], published: Mapping[str, Any], path: Path | str, model: str) -> None:
-    """Raise StudyError, listing every difference, unless a model and a file have the same variables by name and shape.
+def assign(
+    own: dict[str, Any], published: dict[str, Any], path: Path | str, model: str, *, without: str | None = None
+) -> None:
+    """Assign the arrays of the file at `path` to the variables of a model, by name.
 
-    own: variables of the model by name; published: arrays of the file at `path` by the same names.
+    own: Keras variables or torch tensors. without: leave out names that contain this, on both sides.
+    Raises StudyError and changes nothing if the names and shapes differ; it lists every difference.
     """
+    if without:
+        own, published = (
+            {key: value for key, value in each.items() if without not in key} for each in (own, published)
+        )
     problems = [f"only in the model: {name}" for name in own.keys() - published.keys()]
     problems += [f"only in the file: {name}" for name in published.keys() - own.keys()]
     for name in own.keys() & published.keys():
@@ -141,3 +145,5 @@ def require_match(own: Mapping[str, Any], published: Mapping[str, Any], path: Pa
             problems.append(f"{name} is {found} in the file, {expected} in the model")
     if problems:
         raise StudyError(f"{path}: these are not weights for {model}; " + "; ".join(sorted(problems)))
+    for name, variable in own.items():
+        (variable.assign if hasattr(variable, "assign") else variable.copy_)(published[name])

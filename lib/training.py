@@ -41,7 +41,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class RAdam(keras.optimizers.Adam):
-    """Rectified Adam (Liu et al. 2020, algorithm 2), which keras lacks; the published SPOBET trains with it."""
+    """Rectified Adam (Liu et al. 2020, algorithm 2), which Keras lacks; the published SPOBET trains with it."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Adam's step times the rectification; plain momentum until the variance is known (rho > 5)."""
@@ -104,7 +104,7 @@ def computes_in_bfloat16(info: Path = Path("/proc/cpuinfo")) -> bool:
 
 def compute_in_float32(model: keras.Model) -> None:
     """Have a model compute in float32 from now on, whatever precision it was built for; its weights are float32."""
-    for layer in model._flatten_layers():  # keras has no public way to reach nested layers
+    for layer in model._flatten_layers():  # Keras has no public way to reach nested layers
         layer.dtype_policy = "float32"
 
 
@@ -155,8 +155,7 @@ def fit(
 def _resume(model: keras.Model, path: Path, steps: int) -> int:
     """Load weights and optimiser from the last checkpoint, if there is one. Returns the number of epochs trained.
 
-    It is a single file, replaced in one step. keras' BackupAndRestore writes two, and repeats an epoch when killed
-    between them.
+    It is a single file, replaced in one step; Keras' BackupAndRestore writes two and can be killed between them.
     """
     model.optimizer.build(model.trainable_variables)
     if path.exists():
@@ -167,7 +166,7 @@ def _resume(model: keras.Model, path: Path, steps: int) -> int:
 def feed(batches: keras.utils.PyDataset) -> Any:
     """The input of `model.fit`: on TensorFlow a tf.data.Dataset in which the number of frames of poses (axis 1) varies.
 
-    keras would fix each axis on which the first two batches agree.
+    Keras would fix each axis on which the first two batches agree.
     """
     if keras.backend.backend() != "tensorflow":
         return batches

@@ -91,9 +91,8 @@ class Search:
             "clips": hashlib.sha256(clips.encode()).hexdigest()[:16],
         }
         _refuse_change(self.folder / tuner / "search.json", identity, self.spec.name)
-        return Shelf(
-            self.folder / tuner, lambda: make_oracle(tuner, self.space, self.trials, self.epochs, self.spec.seed)
-        )
+        arguments = tuner, self.space, self.trials, self.epochs, self.spec.seed
+        return Shelf(self.folder / tuner, lambda: make_oracle(*arguments))
 
     def results(self, tuner: str) -> Results:
         """Results of a tuner's trials by trial number, in the order in which they ended."""
@@ -229,8 +228,8 @@ def read_trials(search: Search) -> pd.DataFrame:
     """The finished trials, one row each, by tuner and then in the order in which they ended.
 
     Columns: tuner, trial, status (COMPLETED or FAILED), val_accuracy in [0, 1] and val_loss of the best_epoch, until
-    (the epoch at which it was to end), epochs and seconds (its cost), spent (epochs of the tuner so far), best
-    (val_accuracy of the tuner so far), one column per setting of the space, message (of a failure).
+    (its last epoch), epochs and seconds (its cost), spent (epochs of the tuner so far), best (val_accuracy of the tuner
+    so far), one column per setting of the space, message (of a failure).
     """
     rows = [
         {"tuner": tuner, "trial": trial, **result, **result["values"]}

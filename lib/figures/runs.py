@@ -20,8 +20,7 @@ COLOURS = "viridis"  # from low to high accuracy
 def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
     """Loss and, where the history has it, accuracy of training and validation by epoch.
 
-    history: the columns of history.csv (epoch, loss, accuracy, val_loss, val_accuracy) or of
-    history-pretrain.csv (epoch, loss, val_loss). Raises KeyError when a column is missing.
+    history: columns epoch, loss and val_loss, and perhaps accuracy and val_accuracy.
     """
     panels = ["loss", "accuracy"] if "accuracy" in history else ["loss"]
     figure, axes = subplots(1, len(panels), size=(5 * len(panels), 3.5), squeeze=False)

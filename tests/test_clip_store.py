@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import encode_video, index_of_videos, numbered_images, numbers_of, walker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import encode_video, index_of_videos, numbered_images, numbers_of, walker
 from lib.data import clip_store as module
 from lib.data.clip_store import build_clips, clip_path, read_stored, stored_frames
 from lib.paths import Paths

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import encode_video, index_of_videos, numbered_images
 
+from helpers import encode_video, index_of_videos, numbered_images
 from lib.data.clip_store import build_clips, clip_path, read_stored
 from lib.data.layouts import LAYOUTS
 from lib.data.sample import write_sample

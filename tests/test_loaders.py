@@ -5,10 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import encode_video, index_of_videos, numbered_images, numbers_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import encode_video, index_of_videos, numbered_images, numbers_of
 from lib.data.augment import ClipAugment
 from lib.data.clip_store import build_clips, clip_path
 from lib.data.loaders import ClipBatches, PoseBatches, pad, shorten, trim

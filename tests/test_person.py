@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import encode_video, walker
 
+from helpers import encode_video, walker
 from lib.data.person import find_mover
 
 

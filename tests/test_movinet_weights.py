@@ -172,6 +172,12 @@ def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phon
     assert all(np.array_equal(a, b) for a, b in zip(before, arrays(model), strict=True))
 
 
+@pytest.mark.parametrize("options", [{}, {"stream": True}], ids=str)
+def test_the_file_for_phones_in_another_form_says_which_option_to_set(phone_file, options):
+    with pytest.raises(StudyError, match=r"for the mobile form of movinet-a0: set options\.mobile to true"):
+        load_mobile_tflite(build("movinet-a0", 600, CLIP, **options), phone_file)
+
+
 def test_a_file_that_is_no_tflite_model_is_one_clear_error(tmp_path):
     (tmp_path / "noise.tflite").write_bytes(b"noise" * 10)
     with pytest.raises(StudyError, match=r"noise\.tflite: not a readable TensorFlow Lite model"):

@@ -140,8 +140,11 @@ def load_mobile_tflite(model: keras.Model, path: Path | str, *, classifier: bool
     In the file the normalisations are folded into the convolutions, so gamma becomes 1 and beta the bias, with a mean
     of 0 and a variance of 1. Train such a model with `fix_norm`, because the file holds no statistics.
     classifier: whether to load the last layer, too, which needs a model with 600 classes.
-    Raises StudyError and leaves the model unchanged when the file is not a TensorFlow Lite model or does not fit.
+    Raises StudyError and leaves the model unchanged when it is not of the mobile form, and when the file is not a
+    TensorFlow Lite model or does not fit.
     """
+    if not model.config.mobile:
+        raise StudyError(f"{path}: these weights are for the mobile form of {model.name}: set options.mobile to true")
     layers, published = dict(_tflite_names(model)), read_tflite(path)
     own = {f"{block.name}/scale": block.scale for block in model.bottlenecks}
     for name, layer in layers.items():

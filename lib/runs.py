@@ -32,6 +32,12 @@ from lib.training import compute_in_float32, fit, prepare
 Batches = PoseBatches | ClipBatches
 
 
+def open_run(study: Study, name: str) -> Run:
+    """Open a run as the kind that its model asks for. Raises StudyError when its recipe or its clips are missing."""
+    spec, _ = study.find_run(name)
+    return (PoseRun if study.origin(spec).family().kind == "poses" else ClipRun)(study, name)
+
+
 class Run:
     """A run of a study by its name: what it trains, on which clips, where its files lie."""
 

@@ -4,6 +4,7 @@ PYTHON := .venv/bin/python
 STUDY ?= sample
 DATA ?=
 WORKERS ?= 1
+THREADS ?= 1
 SUBSET ?= 100
 ACCEPT ?=
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
@@ -11,7 +12,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 ON_SCRATCH = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; trap 'rm -rf "$$STUDY_HOME"' EXIT; \
 	mkdir -p data/weights "$$STUDY_HOME/data"; ln -s "$(CURDIR)/data/weights" "$$STUDY_HOME/data/weights";
 
-export WORKERS
+export WORKERS THREADS
 
 .DEFAULT_GOAL := help
 .PHONY: help env study try tune slurm test lab notebooks bench data-wlasl
@@ -30,7 +31,8 @@ try: .venv/.done  ## every step of a study with one epoch a training, and no rep
 tune: .venv/.done  ## the searches of a study alone: STUDY=<name> [DATA=<root>] [WORKERS=2 processes for each search]
 	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" tune --cores all
 
-slurm: .venv/.done  ## the same as `study`, every step a job on a SLURM cluster
+slurm: THREADS = 4
+slurm: .venv/.done  ## the same as `study`, every step a job on a SLURM cluster: [THREADS=4 of each training]
 	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --workflow-profile workflow/profiles/slurm
 
 test: .venv/.done  ## ruff, pytest, the sample study from nothing (one epoch a training), and nbval on its notebooks

@@ -1,4 +1,4 @@
-"""A recipe file, workflow/recipes/<name>.yaml, as typed settings: the model, how it is trained and on what."""
+"""Recipes: workflow/recipes/<name>.yaml as typed settings of a model, its input and its training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from lib.settings import Settings, StudyError, load_yaml, parse
 
 
 class Training(Settings):
-    """Everything about training that is not the model or the data. One step is one batch."""
+    """Optimiser, schedule and regularisation of one training. One step is one batch."""
 
     optimizer: Literal["adam", "adamw", "radam", "rmsprop"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0, description="the highest, after warm-up")
+    learning_rate: float = Field(1e-3, gt=0, description="peak, after warm-up")
     final_learning_rate: float = Field(0.0, ge=0, description="at the last step")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a linear rise from 0")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps, rising linearly from 0")
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, description="decoupled (adamw)")
     momentum: float = Field(0.0, ge=0, lt=1, description="of the steps (rmsprop)")
-    epsilon: float = Field(
-        1e-7, gt=0, description="added to the root of the mean square (rmsprop); 1: nearly plain SGD"
-    )
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+    epsilon: float = Field(1e-7, gt=0, description="added to the root mean square (rmsprop); 1 is nearly plain SGD")
+    clip_norm: float | None = Field(None, gt=0, description="clips the global norm of the gradients")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     average: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights")
     batch_size: int = Field(32, ge=1)
     epochs: int = Field(50, ge=1)
-    early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation value")
-    mixed_precision: bool = Field(False, description="bfloat16 where it is safe and fast; weights stay float32")
+    early_stopping: int | None = Field(None, ge=1, description="patience in epochs")
+    mixed_precision: bool = Field(False, description="bfloat16 where it is fast; weights stay float32")
 
     @model_validator(mode="after")
     def _options_fit_the_optimizer(self) -> Self:
@@ -47,17 +45,17 @@ class Training(Settings):
 class Recipe(Settings):
     """What every recipe file holds."""
 
-    model: str = Field(description="a name that lib.models.build knows")
+    model: str = Field(description="a name in the registry, lib/models/__init__.py")
     variant: str = ""
-    options: dict[str, Any] = Field({}, description="fields of the model's own configuration")
+    options: dict[str, Any] = Field({}, description="fields of the model's configuration")
     train: Training
 
 
 class Pretraining(Training):
-    """Masked-frame pre-training: a recipe, and what is hidden."""
+    """Masked-frame pre-training."""
 
     hidden: float = Field(0.3, gt=0, lt=1, description="share of frames hidden")
-    span: int = Field(1, ge=1, description="frames hidden in one piece")
+    span: int = Field(1, ge=1, description="consecutive frames hidden together")
 
 
 class PoseRecipe(Recipe):
@@ -68,7 +66,7 @@ class PoseRecipe(Recipe):
     augment: PoseAugment = PoseAugment()
 
     @model_validator(mode="after")
-    def _one_precision(self) -> Self:
+    def _check_precision(self) -> Self:
         if self.pretrain and self.pretrain.mixed_precision != self.train.mixed_precision:
             raise ValueError("pretrain.mixed_precision and train.mixed_precision differ, but it is one model: set both")
         return self
@@ -79,21 +77,21 @@ class ClipRecipe(Recipe):
 
     frames: int = Field(20, ge=1, description="sampled evenly from the signed segment")
     size: int = Field(224, ge=16, description="height and width in pixels")
-    weights: str | None = Field(None, description="published weights to begin with, see lib.models.weights")
-    head: Training | None = Field(None, description="how the new head is trained first, all below it frozen")
+    weights: str | None = Field(None, description="published weights to start from, see lib.models.weights")
+    head: Training | None = Field(None, description="trains the new head first, with everything else frozen")
     augment: ClipAugment = ClipAugment()
 
     @model_validator(mode="after")
-    def _head_first_of_what_is_known(self) -> Self:
+    def _check_head(self) -> Self:
         if self.head and not self.weights:
-            raise ValueError("head: nothing is to be kept frozen below a head without published weights: set weights")
+            raise ValueError("head: training the head first needs published weights below it: set weights")
         if self.head and self.head.mixed_precision != self.train.mixed_precision:
             raise ValueError("head.mixed_precision and train.mixed_precision differ, but it is one model: set both")
         return self
 
 
 def shortened(config: PoseRecipe | ClipRecipe, epochs: int | None) -> PoseRecipe | ClipRecipe:
-    """The same with no training of more than so many epochs; None: as it is."""
+    """The recipe with every training cut to at most `epochs`; None leaves it as it is."""
     stages = {name: getattr(config, name, None) for name in ("pretrain", "head", "train")}
     if epochs is None:
         return config
@@ -107,7 +105,7 @@ def shortened(config: PoseRecipe | ClipRecipe, epochs: int | None) -> PoseRecipe
 
 
 def most_epochs() -> int | None:
-    """How many epochs a training may take at most: $STUDY_EPOCHS, for trying a whole study quickly; else None."""
+    """The most epochs a training may take, from $STUDY_EPOCHS, which `make try` sets; None if unset."""
     return int(os.environ["STUDY_EPOCHS"]) if os.environ.get("STUDY_EPOCHS") else None
 
 

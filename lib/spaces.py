@@ -1,24 +1,22 @@
 """Search spaces as data: workflow/spaces/<name>.yaml says which settings of a recipe a search may try."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lib import paths
 from lib.models import FAMILIES
-from lib.settings import StudyError, explain, load_yaml
+from lib.settings import Settings, StudyError, load_yaml, parse
 from lib.study import SearchSpec
 
-FROZEN = "options.freeze"  # whose largest value may be written "all"
+FROZEN = "options.freeze"  # the only setting whose maximum may be "all"
 MOST_STEPS = 1000
 Value = bool | int | float | str
 
 
 def _number(value: Any) -> Any:
-    """Refuse what is no finite number: YAML reads 1e-4, without a point, as text, and .inf as a number."""
+    """Refuse anything but a finite number: YAML reads 1e-4, without a point, as text, and .inf as a number."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError("must be a number (with a point and a sign, such as 1.0e-4)")
     if value is not None and not math.isfinite(value):
@@ -26,68 +24,65 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _number_or_all(value: Any) -> Any:
-    return value if value == "all" else _number(value)
+def _known_family(name: str) -> str:
+    if name not in FAMILIES:
+        raise ValueError(f"there is no family '{name}'; there are {', '.join(FAMILIES)}")
+    return name
 
 
 Number = Annotated[int | float | None, BeforeValidator(_number)]
+NumberOrAll = Annotated[
+    int | float | Literal["all"] | None, BeforeValidator(lambda value: value if value == "all" else _number(value))
+]
 
 
-class Dimension(BaseModel):
-    """The values of one setting: `choices`, or from `min` to `max`, both among them.
+class Dimension(Settings):
+    """The values of one setting: `choices`, or the range from `min` to `max`, both included.
 
-    Whole numbers when all that is given is whole. With `step` only every step from `min` on; with `log` every factor
-    is as likely as another of its size.
+    A range holds whole numbers if all its bounds are whole. `step` keeps every step from `min` on; with `log` the
+    range is searched on a logarithmic scale.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     min: Number = None
-    max: Annotated[int | float | Literal["all"] | None, BeforeValidator(_number_or_all)] = None
+    max: NumberOrAll = None
     step: Number = None
     log: bool = Field(False, strict=True)
     choices: Annotated[list[Value], Field(min_length=2, strict=True)] | None = None
 
     @model_validator(mode="after")
-    def _either_choices_or_a_range(self) -> Self:
-        ranged = self.min is not None and self.max is not None
-        if self.choices is None and not ranged:
-            raise ValueError("give 'min' and 'max', or 'choices'")
-        if self.choices is not None and self.model_fields_set != {"choices"}:
-            raise ValueError("'choices' come alone")
-        return self
-
-    @model_validator(mode="after")
-    def _choices_of_one_kind(self) -> Self:
-        if len({type(choice) for choice in self.choices or ()}) > 1:
+    def _choices_or_range(self) -> Self:
+        if self.choices is None:
+            if self.min is None or self.max is None:
+                raise ValueError("give 'min' and 'max', or 'choices'")
+            if self.max != "all":
+                self._check_range()
+        elif self.model_fields_set != {"choices"}:
+            raise ValueError("'choices' cannot be combined with other keys")
+        elif len({type(choice) for choice in self.choices}) > 1:
             raise ValueError("'choices' are of different types (write 1.0 for 1 among 0.5)")
-        if self.choices and len(set(self.choices)) < len(self.choices):
-            raise ValueError("one of the 'choices' stands twice")
+        elif len(set(self.choices)) < len(self.choices):
+            raise ValueError("one of the 'choices' appears twice")
         return self
 
-    @model_validator(mode="after")
-    def _a_range(self) -> Self:
-        if self.choices or self.max == "all":
-            return self
+    def _check_range(self) -> None:
         if self.min >= self.max:
             raise ValueError("'min' must be below 'max'")
         if self.log and (self.min <= 0 or self.step is not None):
             raise ValueError("'log' needs a 'min' above 0 and no 'step'")
         if self.step is not None and not 1 <= (self.max - self.min) / (self.step or math.inf) <= MOST_STEPS:
             raise ValueError(f"'step' must fit 1 to {MOST_STEPS} times between 'min' and 'max'")
-        return self
 
     @property
     def whole(self) -> bool:
-        """Whether the values of a range are whole numbers."""
+        """Whether a range holds whole numbers only."""
         return all(isinstance(value, int) for value in (self.min, self.max, self.step) if value is not None)
 
     def values(self) -> list[Value] | None:
-        """The values in their order; None for a range in which every number, or every whole one, may be tried."""
+        """All values in order; None for a range without steps."""
         if self.choices is not None:
             return self.choices
         if self.step is not None:
-            # Rounded, as 3 × 0.1 is not 0.3; the last counts although (0.5 - 0) // 0.1 is 4.
+            # Rounded, because 3 × 0.1 is not 0.3; 1e-9 keeps the last step, because (0.5 - 0) // 0.1 is 4.
             count = math.floor((self.max - self.min) / self.step + 1e-9) + 1
             return [round(self.min + number * self.step, 12) for number in range(count)]
         return None
@@ -98,13 +93,13 @@ class Dimension(BaseModel):
         return (values[0], values[-1]) if values else (self.min, self.max)
 
     def inside(self, value: Value) -> Value:
-        """The value itself, or the end that rounding took it beyond; a choice as it was written."""
+        """The value, clipped to the range in case of rounding errors; a choice as it was written."""
         if self.choices is not None:
             return self.choices[self.choices.index(value)]
         return min(max(value, self.min), self.max)
 
     def place(self, value: Value) -> float:
-        """Where a value lies between the first (0) and the last (1), on the scale that is searched."""
+        """Position of a value between the first (0) and the last (1), on the scale that is searched."""
         values = self.values()
         if values:
             return values.index(value) / (len(values) - 1)
@@ -113,38 +108,26 @@ class Dimension(BaseModel):
         return (value - self.min) / (self.max - self.min)
 
 
-def _family(name: str) -> str:
-    if name not in FAMILIES:
-        raise ValueError(f"Input should be one of {', '.join(FAMILIES)}")
-    return name
-
-
-class Space(BaseModel):
+class Space(Settings):
     """The settings that a search may try, by dotted name, and the families of models that it is for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    families: Annotated[list[Annotated[str, AfterValidator(_family)]], Field(min_length=1)]
+    families: Annotated[list[Annotated[str, AfterValidator(_known_family)]], Field(min_length=1)]
     space: Annotated[dict[str, Any], Field(min_length=1)]
 
     def dimensions(self, stages: int | None = None) -> dict[str, Dimension]:
-        """The dimensions by setting. `stages`: how many the model can freeze, which "all" then stands for.
+        """The dimensions by setting. `stages`: how many the model can freeze, the meaning of "all".
 
         Raises StudyError, in one line that names the setting, for one that is wrong.
         """
-        return {key: _dimension(key, given, stages) for key, given in self.space.items()}
-
-
-def _dimension(key: str, given: Any, stages: int | None) -> Dimension:
-    try:
-        found = Dimension.model_validate(given)
-        if found.max == "all" and stages is not None:
-            found = Dimension.model_validate({**given, "max": stages})
-    except ValidationError as error:
-        raise StudyError(f"space of '{key}': {explain(error, Dimension)}") from None
-    if found.max == "all" and key != FROZEN:
-        raise StudyError(f"space of '{key}': only {FROZEN} goes up to 'all'")
-    return found
+        found = {}
+        for key, given in self.space.items():
+            where = f"space of '{key}'"
+            found[key] = parse(Dimension, given, where)
+            if found[key].max == "all" and key != FROZEN:
+                raise StudyError(f"{where}: only {FROZEN} goes up to 'all'")
+            if found[key].max == "all" and stages is not None:
+                found[key] = parse(Dimension, {**given, "max": stages}, where)
+        return found
 
 
 def read_space(spec: SearchSpec) -> Space:
@@ -154,11 +137,9 @@ def read_space(spec: SearchSpec) -> Space:
         there = ", ".join(sorted(file.stem for file in paths.SPACES.glob("*.yaml")))
         raise StudyError(f"search {spec.name}: there is no space '{spec.space}'; workflow/spaces/ has {there}")
     content = load_yaml(path)
+    space = parse(Space, content if isinstance(content, dict) else {}, path)
     try:
-        space = Space.model_validate(content if isinstance(content, dict) else {})
         space.dimensions()
-    except ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, Space)}") from None
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from None
     if spec.family().name not in space.families:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from lib import paths
+from lib.data.layouts import LAYOUTS
 from lib.models import Family, family_of
 from lib.paths import Paths, home
 from lib.recipes import find_recipe, model_of
@@ -17,6 +18,7 @@ from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Literal["videos", "keypoints", "hands", "clips"]
 Tuner = Literal["bayesian", "hyperband", "random"]
+READABLE = {"poses": ("keypoints", "hands"), "clips": ("videos", "clips")}  # sources by the kind of model
 
 
 class _Strict(Settings):
@@ -39,10 +41,10 @@ class FromRecipe(_Strict):
 
 
 class RunSpec(FromRecipe):
-    """A recipe to train: once with seed 0 and the recipe's name, or once for each of `seeds`.
+    """A recipe to train: once with seed 0 under the recipe's name, or once for each of `seeds`.
 
-    `name` is a name of its own, so that a recipe can be trained in several ways. The recipe may be one that a search
-    of the study finds.
+    `name` replaces the recipe's name, so that one recipe can be trained in several ways. The recipe may be one that a
+    search of the study finds.
     """
 
     name: Name | None = None
@@ -57,95 +59,74 @@ class RunSpec(FromRecipe):
 
     @property
     def title(self) -> str:
-        """What its runs are called, but for the seed."""
+        """The name of its runs without the seed."""
         return self.name or self.recipe
 
 
 class SearchSpec(FromRecipe):
-    """A search for the settings of a recipe; what it finds is the recipe `name`, which runs of the study may train.
+    """A search for better settings of a recipe; its result is the recipe `name`, which runs of the study may train.
 
-    `set` becomes part of that recipe, `trial` is set while searching only: train.epochs, the longest of a trial.
+    `set` becomes part of that recipe. `trial` applies during the search only; its train.epochs is the longest trial.
     """
 
     name: Name
     space: Name  # a file in workflow/spaces/
     trial: dict[str, Any] = {}
     tuners: Annotated[list[Tuner], Field(min_length=1)] = ["bayesian", "hyperband", "random"]
-    trials: Annotated[int, Field(ge=1)] | None = None  # of bayesian and of random; None: as hyperband costs in epochs
+    trials: Annotated[int, Field(ge=1)] | None = None  # of bayesian and random; None: as many epochs as hyperband costs
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class ClipStore(_Strict):
     """How notebook 02 stores the clips of the videos."""
 
-    size: Annotated[int, Field(ge=16)] = 256  # pixels on a side; leaves a random crop of 7/8 at the usual 224
-    margin: Annotated[float, Field(ge=0)] = 0.1  # of the box's longer side, on each side; see lib/data/video.py
-    find_person: bool = False  # where no box is given: crop to what moves, not to the middle
+    size: Annotated[int, Field(ge=16)] = 256  # pixels on a side; leaves room for a random crop of 7/8 at the usual 224
+    margin: Annotated[float, Field(ge=0)] = 0.1  # on each side, as a share of the box's longer side
+    find_person: bool = False  # without a box, crop to whatever moves instead of the centre
 
 
 class StudyFile(_Strict):
-    """The keys of a study file. Every key without a default must be there; no other key may be."""
+    """The keys of a study file. Keys without a default are required; any other key is an error."""
 
     title: str
     synthetic: bool = False  # made-up data: every report says so
-    subset: Annotated[int, Field(ge=2)]  # number of glosses; of one's own clips, all
+    subset: Annotated[int, Field(ge=2)]  # number of glosses; for one's own clips, all of them
     sources: Annotated[list[Source], Field(min_length=1)]  # a clip is present when readable in all of these
-    split: Literal["official", "signer-disjoint"]  # official: of one's own clips, given or made (lib/data/own_clips.py)
+    split: Literal[
+        "official", "signer-disjoint"
+    ]  # official: as given, see lib/data/own_clips.py
     drop_duplicates: bool = False
     clips: ClipStore = ClipStore()
-    layout: Literal["openpose-54", "hands-42"] | None = None  # of keypoints and hands
+    layout: Literal[tuple(LAYOUTS)] | None = None  # of keypoints and hands
     searches: list[SearchSpec] = []
     runs: Annotated[list[RunSpec], Field(min_length=1)]
-    exports: list[Name] = []  # names of runs that notebook 10 makes files of
-    release: list[Name] = []  # of those, whose files are committed in reports/<study>/models/
+    exports: list[Name] = []  # runs that notebook 10 exports
+    release: list[Name] = []  # exported runs whose files are committed in reports/<study>/models/
 
     @model_validator(mode="after")
-    def _videos_come_first(self) -> Self:
+    def _check_sources(self) -> Self:
         if "videos" in self.sources[1:]:
             raise ValueError("key 'sources': put 'videos' first, so that the index has their paths and frame numbers")
-        return self
-
-    @model_validator(mode="after")
-    def _own_clips_stand_alone(self) -> Self:
         if "clips" in self.sources and (len(self.sources) > 1 or self.layout):
             what = "key 'layout'" if self.layout else "the other sources"
-            raise ValueError(
-                f"key 'sources': 'clips' (one's own videos) come without annotations or poses; remove {what}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _poses_have_a_layout(self) -> Self:
-        if {"keypoints", "hands"} & set(self.sources) and not self.layout:
+            raise ValueError(f"key 'sources': 'clips' (one's own videos) have no annotations or poses; remove {what}")
+        if set(READABLE["poses"]) & set(self.sources) and not self.layout:
             raise ValueError("key 'layout' is missing; add it")
         return self
 
     @model_validator(mode="after")
-    def _run_names_are_unique(self) -> Self:
-        names = self.run_names()
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"run '{name}' stands twice in 'runs': remove one or give it other 'seeds'")
-        return self
-
-    @model_validator(mode="after")
-    def _searches_have_names_of_their_own(self) -> Self:
-        names = [spec.name for spec in self.searches]
-        for name in names:
-            if names.count(name) > 1 or (paths.RECIPES / f"{name}.yaml").is_file():
-                taken = "another search" if names.count(name) > 1 else "a recipe in workflow/recipes/"
-                raise ValueError(f"search '{name}' has the name of {taken}: give it another")
-        return self
-
-    @model_validator(mode="after")
-    def _exported_runs_exist(self) -> Self:
-        for key, names, there in (
-            ("exports", self.exports, self.run_names()),
-            ("release", self.release, self.exports),
-        ):
-            for name in names:
-                if name not in there:
-                    raise ValueError(f"key '{key}': there is no run '{name}'; there are {', '.join(there) or 'none'}")
+    def _check_names(self) -> Self:
+        runs, searches = self.run_names(), [spec.name for spec in self.searches]
+        for name in runs:
+            if runs.count(name) > 1:
+                raise ValueError(f"run '{name}' appears twice in 'runs': remove one or give it other 'seeds'")
+        for name in searches:
+            if searches.count(name) > 1 or (paths.RECIPES / f"{name}.yaml").is_file():
+                taken = "another search" if searches.count(name) > 1 else "a recipe in workflow/recipes/"
+                raise ValueError(f"search '{name}' has the name of {taken}: rename it")
+        for key, names, known in (("exports", self.exports, runs), ("release", self.release, self.exports)):
+            for name in set(names) - set(known):
+                raise ValueError(f"key '{key}': there is no run '{name}'; there are {', '.join(known) or 'none'}")
         return self
 
     def run_names(self) -> list[str]:
@@ -170,7 +151,7 @@ class Study(StudyFile):
         return self.paths.found_recipe(name) if found else paths.RECIPES / f"{name}.yaml"
 
     def origin(self, spec: RunSpec) -> FromRecipe:
-        """What says which model a run trains, also before a search has found its recipe."""
+        """The spec that says which model a run trains: its own, or the search that is to find its recipe."""
         return next((search for search in self.searches if search.name == spec.recipe), spec)
 
     def find_search(self, name: str) -> SearchSpec:
@@ -194,8 +175,8 @@ def load_study(name: str, data: str | Path = "", require_data: bool = True) -> S
     """Read and check a study file.
 
     `name` is a file in workflow/studies/ without its suffix, or the path of a .yaml file.
-    `data` is the data root; a relative one starts at `home()`. Empty: a synthetic study has its own at
-    data/<name>/wlasl, others, and those on one's own clips, need one.
+    `data` is the data root; a relative one starts at `home()`. If empty, a synthetic study uses data/<name>/wlasl;
+    every other study needs one.
     Raises StudyError when the file is absent or wrong or, with `require_data`, when the data root is absent.
     """
     path = _find_file(name)
@@ -223,5 +204,5 @@ def _find_file(name: str) -> Path:
 
 def _find_root(name: str, data: str | Path, *, has_own: bool) -> Path:
     if not str(data) and not has_own:
-        raise StudyError(f"study {name} needs data: say where they are with DATA=<root> (see data/README.md)")
+        raise StudyError(f"study {name} needs data: pass DATA=<root> (see data/README.md)")
     return Path(os.path.normpath(home() / (data or f"data/{name}/wlasl")))

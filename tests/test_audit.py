@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.data.audit import ALL, audit, coverage
-from lib.data.index import build_index
+from lib.data.sources import build_index
 from lib.figures import data as figures
 
 CLIPS = [  # video_id, gloss, label, split, signer, status, content

@@ -17,8 +17,8 @@ import pytest
 
 from lib.data import download as downloading
 from lib.data.download import LICENCE, download_videos, main, summary
-from lib.data.index import to_file_frames
 from lib.data.sites import AGENT, LONGEST_WAIT, Manners, site_of
+from lib.data.sources import to_file_frames
 from lib.data.video import frames, probe
 from lib.data.wlasl import read_annotations
 from lib.settings import StudyError

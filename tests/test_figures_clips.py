@@ -3,8 +3,8 @@
 import numpy as np
 
 from lib.data.clip_store import build_clips, clip_path, read_stored
-from lib.data.index import build_index
 from lib.data.sample import write_sample
+from lib.data.sources import build_index
 from lib.data.video import frames, sample_frames
 from lib.figures.data import before_and_after, contact_sheet, strips
 from lib.study import load_study

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lib.data.index import build_index
 from lib.data.sample import write_sample
+from lib.data.sources import build_index
 from lib.data.video import frames
 from lib.figures.data import film_strips
 from lib.study import load_study

@@ -10,8 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lib.data.audit import audit
-from lib.data.index import build_index
 from lib.data.sample import SIGNS, SPLITS, joints_of, plan_clips, segment, write_sample
+from lib.data.sources import build_index
 from lib.data.video import frames, probe
 from lib.settings import StudyError
 from lib.study import load_study

@@ -1,10 +1,12 @@
-"""Signer-disjoint splits and the duplicates policy."""
+"""Signer-disjoint splits, the splits of own clips, and the duplicates policy."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib.data.splits import drop_duplicates, duplicate_groups, signer_disjoint
+from lib.data.splits import drop_duplicates, duplicates, make_splits, signer_disjoint
 from lib.data.wlasl import SPLITS, read_annotations
 from lib.settings import StudyError
 
@@ -73,6 +75,77 @@ def test_real_signer_disjoint_split_keeps_proportions_and_glosses(wlasl_root):
     assert new["gloss"][new["split"] == "train"].nunique() == 300
 
 
+# ---- own clips -----------------------------------------------------------------------------------------
+
+clip = st.tuples(st.integers(0, 3), st.integers(-1, 6), st.sampled_from(["", "", *SPLITS]))
+
+
+def clips_of(drawn):
+    """A table of clips, as make_splits gets it, from (gloss, signer or -1, split)."""
+    table = pd.DataFrame(drawn, columns=["gloss", "signer", "split"]).astype({"split": str})
+    names = table["signer"].map(lambda number: "" if number < 0 else f"s{number}").astype(str)
+    return table.assign(path=table.index.map("{}.mp4".format), gloss=table["gloss"].map("g{}".format), signer=names)
+
+
+@given(drawn=st.lists(clip, min_size=1, max_size=40), order=st.randoms(use_true_random=False))
+def test_splits_lose_no_clip_keep_what_is_given_and_do_not_depend_on_the_order(drawn, order):
+    clips = clips_of(drawn)
+    made = make_splits(clips)
+    assert made.index.equals(clips.index)
+    assert made["split"].isin(SPLITS).all()
+    kept = made["split_from"] == "given"
+    assert (made["split"] == clips["split"])[kept].all()
+    # What is given changes only where a split is absent and there is nothing else to make it of.
+    assert clips["split"][~kept].isin(["", "train"]).all()
+    shuffled = clips.sample(frac=1, random_state=order.randrange(1000))
+    pd.testing.assert_frame_equal(make_splits(shuffled).loc[clips.index], made)
+
+
+@given(drawn=st.lists(clip, min_size=1, max_size=40))
+def test_clips_without_a_split_never_bring_a_signer_into_a_second_one_unless_it_is_said(drawn):
+    clips = clips_of(drawn)
+    made = clips.assign(**make_splits(clips))
+    if "file-disjoint" in set(made["split_from"]):
+        return
+    known = made[made["signer"] != ""]
+    for signer, splits in known.groupby("signer")["split"]:
+        given = set(clips["split"][clips["signer"] == signer]) - {""}
+        assert splits.nunique() <= max(1, len(given))
+
+
+@given(sizes=st.lists(st.integers(3, 30), min_size=1, max_size=5))
+def test_without_signers_every_gloss_is_in_every_split_in_the_same_proportion(sizes):
+    made = clips_of([(gloss, -1, "") for gloss, size in enumerate(sizes) for _ in range(size)])
+    made = made.assign(**make_splits(made))
+    assert set(made["split_from"]) == {"file-disjoint"}
+    counts = pd.crosstab(made["gloss"], made["split"])
+    for gloss, size in enumerate(sizes):
+        held_out = max(1, int(0.15 * size + 0.5))
+        assert counts.loc[f"g{gloss}", list(SPLITS)].tolist() == [size - 2 * held_out, held_out, held_out]
+
+
+@pytest.mark.parametrize(("signers", "expected"), [(3, [1, 1, 1]), (4, [2, 1, 1]), (8, [6, 1, 1]), (20, [14, 3, 3])])
+def test_signers_of_equal_size_are_shared_out_whole(signers, expected):
+    made = clips_of([(gloss, who, "") for who in range(signers) for gloss in range(4)])
+    made = made.assign(**make_splits(made))
+    assert set(made["split_from"]) == {"signer-disjoint"}
+    assert made.groupby("signer")["split"].nunique().eq(1).all()
+    assert [made["signer"][made["split"] == split].nunique() for split in SPLITS] == expected
+
+
+def test_too_few_signers_are_shared_out_by_file_and_that_is_said():
+    made = make_splits(clips_of([(gloss, who, "") for who in range(2) for gloss in range(2) for _ in range(5)]))
+    assert set(made["split_from"]) == {"file-disjoint"}
+    assert set(made["split"]) == set(SPLITS)
+
+
+def test_clip_without_a_split_goes_where_its_signer_is_and_the_rest_into_train():
+    clips = clips_of([(0, 0, "train"), (0, 1, "val"), (0, 2, "test"), (0, 2, ""), (0, 3, ""), (0, -1, "")])
+    made = make_splits(clips)
+    assert made["split"].tolist() == ["train", "val", "test", "test", "train", "train"]
+    assert made["split_from"].tolist() == ["given"] * 3 + ["signer-disjoint"] * 3
+
+
 # ---- duplicates ----------------------------------------------------------------------------------------
 
 
@@ -108,7 +181,7 @@ def test_harmless_copies_within_train_stay():
 
 def test_missing_clips_are_no_duplicates_of_each_other():
     table = index(("a", 0, "train", ""), ("b", 1, "test", ""))
-    assert duplicate_groups(table).empty
+    assert duplicates(table).empty
     assert statuses(table) == {"a": "missing", "b": "missing"}
 
 

@@ -101,14 +101,14 @@ def test_absent_data_root_is_named(write, tmp_path):
         ({"sources": ["keypoints", "videos"]}, "key 'sources': put 'videos' first"),
         (
             {"sources": ["clips"]},
-            "key 'sources': 'clips' (one's own videos) come without annotations or poses; remove key",
+            "key 'sources': 'clips' (one's own videos) have no annotations or poses; remove key",
         ),
-        ({"sources": ["clips", "hands"], "layout": None}, "key 'sources': 'clips' (one's own videos) come without"),
+        ({"sources": ["clips", "hands"], "layout": None}, "key 'sources': 'clips' (one's own videos) have no"),
         ({"sources": ["hands"], "layout": None}, "key 'layout' is missing; add it"),
         ({"clips": {"size": 8}}, "key 'clips.size'"),
         ({"clips": {"find_persn": True}}, "unknown key 'find_persn' in clips (did you mean 'find_person'?)"),
-        ({"runs": [{"recipe": "a"}, {"recipe": "a"}]}, "run 'a' stands twice"),
-        ({"runs": [{"recipe": "a", "seeds": [1, 1]}]}, "run 'a-s1' stands twice"),
+        ({"runs": [{"recipe": "a"}, {"recipe": "a"}]}, "run 'a' appears twice"),
+        ({"runs": [{"recipe": "a", "seeds": [1, 1]}]}, "run 'a-s1' appears twice"),
         ({"runs": [{"recipe": "a"}], "exports": ["b"]}, "key 'exports': there is no run 'b'; there are a"),
         ({"runs": [{"recipe": "a"}], "release": ["a"]}, "key 'release': there is no run 'a'; there are none"),
         ({"runs": [{"recipe": "a", "seed": [1]}]}, "unknown key 'seed' in runs[0] (did you mean 'seeds'?)"),
@@ -144,7 +144,7 @@ def test_study_without_poses_needs_no_layout(write, source):
 
 def test_made_up_data_are_no_clips_of_ones_own(write):
     keys = {k: v for k, v in VALID.items() if k != "layout"} | {"sources": ["clips"], "synthetic": True}
-    assert "needs data: say where they are with DATA=<root>" in problem(write(keys), data="")
+    assert "needs data: pass DATA=<root>" in problem(write(keys), data="")
 
 
 def test_model_of_a_run_is_that_of_its_recipe_or_of_the_study(monkeypatch, tmp_path):

@@ -1,16 +1,13 @@
-"""Annotation files, frame numbers and the index of WLASL."""
+"""WLASL's annotation files."""
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.index import build_index, read_index, to_file_frames, write_index
 from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements, read_annotations
 from lib.settings import StudyError
 
@@ -47,19 +44,10 @@ def write(root, *, rich=None, nslt=None, glosses=("book", "all"), subset=2):
     return Path(root)
 
 
-def study(root, **other):
-    fields = {"name": "tiny", "subset": 2, "sources": ["hands"], "split": "official", "layout": "hands-42"}
-    paths = {"root": Path(root), "paths": SimpleNamespace(index=Path(root) / "out" / "index.parquet")}
-    return SimpleNamespace(**(fields | {"drop_duplicates": False} | paths | other))
-
-
 TWO_GLOSSES = {
     "book": [instance("00002"), instance("00001", "test", 11, 40, signer_id=3)],
     "all": [instance("00003", "val", signer_id=-1, bbox=None)],
 }
-
-
-# ---- annotation files ----------------------------------------------------------------------------------
 
 
 def test_rich_file_alone_gives_signer_box_and_source(tmp_path):
@@ -149,12 +137,12 @@ def test_withdrawn_clips_of_the_nslt_files_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "dev"}, "WLASL2.json: at 0 instances 0 split: .*'train', 'val' or 'test'"),
-        ({"frame_start": "1"}, "WLASL2.json: at 0 instances 0 frame_start: .*integer"),
+        ({"split": "dev"}, r"WLASL2.json: key '\[0\].instances\[0\].split': .*'train', 'val' or 'test'"),
+        ({"frame_start": "1"}, r"WLASL2.json: key '\[0\].instances\[0\].frame_start': .*integer"),
         ({"frame_start": 9, "frame_end": 3}, "WLASL2.json: clip 00002 runs from frame 9 to 3"),
-        ({"fps": 0}, "WLASL2.json: at 0 instances 0 fps"),
-        ({"bbox": [1, 2, 3]}, "WLASL2.json: at 0 instances 0 bbox"),
-        ({"video_id": "00001"}, "WLASL2.json: clip 00001 stands more than once"),
+        ({"fps": 0}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
+        ({"bbox": [1, 2, 3]}, r"WLASL2.json: key '\[0\].instances\[0\].bbox'"),
+        ({"video_id": "00001"}, "WLASL2.json: clip 00001 appears more than once"),
     ],
 )
 def test_wrong_field_of_a_rich_file_is_named(tmp_path, change, message):
@@ -166,9 +154,9 @@ def test_wrong_field_of_a_rich_file_is_named(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"subset": "dev"}, "nslt_2.json: at 00001 subset"),
+        ({"subset": "dev"}, "nslt_2.json: key '00001.subset'"),
         ({"action": [2, 1, 9]}, "nslt_2.json: clip 00001 has class 2, the classes of this subset are 0 to 1"),
-        ({"action": [0, 1]}, "nslt_2.json: at 00001 action"),
+        ({"action": [0, 1]}, "nslt_2.json: key '2' is missing in 00001.action"),
         ({"action": [0, 0, 9]}, "nslt_2.json: clip 00001 runs from frame 0 to 9"),
     ],
 )
@@ -223,158 +211,3 @@ def test_real_rich_and_nslt_files_agree_on_clip_gloss_and_split(wlasl_root, subs
             (folder / name).symlink_to((wlasl_root / "annotations" / name).resolve())
         tables.append(read_annotations(folder.parent, subset)[["video_id", "gloss", "label", "split"]])
     pd.testing.assert_frame_equal(*tables)
-
-
-# ---- frame numbers -------------------------------------------------------------------------------------
-
-rates = st.sampled_from([12.0, 23.976, 25.0, 29.97, 30.0, 60.0])
-starts = st.integers(1, 12000)
-lengths = st.integers(1, 400)
-
-
-@given(start=starts, length=lengths, whole=st.booleans(), fps=rates, file_fps=rates, n_frames=st.integers(1, 900))
-def test_segment_lies_in_the_file_and_is_never_empty(start, length, whole, fps, file_fps, n_frames):
-    end = -1 if whole else start + length - 1
-    first, last = to_file_frames(start, end, fps=fps, file_fps=file_fps, n_frames=n_frames)
-    assert 0 <= first < last <= n_frames
-
-
-@given(start=starts, length=lengths, after=st.integers(0, 100), fps=rates)
-def test_equal_rates_only_shift_to_zero_based_half_open(start, length, after, fps):
-    end = start + length - 1
-    frames = to_file_frames(start, end, fps=fps, file_fps=fps, n_frames=end + after)
-    assert frames == (start - 1, end)
-
-
-@given(start=st.integers(1, 300), fps=rates, file_fps=rates, n_frames=st.integers(1000, 2000))
-def test_minus_one_runs_to_the_end(start, fps, file_fps, n_frames):
-    first, last = to_file_frames(start, -1, fps=fps, file_fps=file_fps, n_frames=3 * n_frames)
-    assert last == 3 * n_frames
-    assert first == to_file_frames(start, start + 1, fps=fps, file_fps=file_fps, n_frames=3 * n_frames)[0]
-
-
-@given(start=st.integers(1, 300), length=lengths, later=st.integers(0, 50), fps=rates, file_fps=rates)
-def test_later_frame_numbers_never_give_earlier_frames(start, length, later, fps, file_fps):
-    rates_and_size = {"fps": fps, "file_fps": file_fps, "n_frames": 10_000}
-    end = start + length - 1
-    first, last = to_file_frames(start, end, **rates_and_size)
-    assert first <= to_file_frames(start + later, end + later, **rates_and_size)[0]
-    assert last <= to_file_frames(start, end + later, **rates_and_size)[1]
-
-
-def test_numbers_at_25_fps_are_scaled_to_a_file_of_30():
-    assert to_file_frames(26, 50, fps=25, file_fps=30, n_frames=90) == (30, 60)
-
-
-def test_unknown_file_rate_leaves_numbers_and_unknown_length_leaves_minus_one():
-    assert to_file_frames(11, 20, fps=25, file_fps=None, n_frames=40) == (10, 20)
-    assert to_file_frames(11, -1, fps=25, file_fps=None, n_frames=None) == (10, -1)
-
-
-def test_overshooting_end_is_cut_at_the_end_of_the_file():
-    assert to_file_frames(3, 68, fps=25, file_fps=30, n_frames=79) == (2, 79)
-
-
-@pytest.mark.parametrize(("start", "end", "n_frames"), [(2933, 2969, 37), (50, 116, 67), (900, -1, 40)])
-def test_file_cut_out_of_a_compilation_is_taken_whole(start, end, n_frames):
-    assert to_file_frames(start, end, fps=25, file_fps=25, n_frames=n_frames) == (0, n_frames)
-
-
-@pytest.mark.parametrize(("start", "end", "n_frames"), [(0, 5, 9), (5, 4, 9), (1, 5, 0)])
-def test_impossible_frame_numbers_are_refused(start, end, n_frames):
-    with pytest.raises(ValueError, match="need 1 <= start <= end"):
-        to_file_frames(start, end, fps=25, file_fps=25, n_frames=n_frames)
-
-
-# ---- the index -----------------------------------------------------------------------------------------
-
-
-def hands(frames, value=0.5):
-    return np.full((frames, 2, 21, 3), value, np.float16)
-
-
-def with_hands(root, **arrays):
-    write(root, rich=rich_file(TWO_GLOSSES))
-    (root / "hands").mkdir()
-    np.savez(root / "hands" / "hands.npz", **arrays)
-    return root
-
-
-def test_index_has_every_official_clip_with_its_status(tmp_path):
-    root = with_hands(tmp_path, **{"00001": hands(40), "00002": np.zeros((3, 7)), "99999": hands(2)})
-    index = build_index(study(root)).set_index("video_id")
-    assert index.index.tolist() == ["00001", "00002", "00003"]
-    assert index.loc["00001", "status"] == "present"
-    assert index.loc["00002", "status"].startswith("unreadable: 00002 has shape (3, 7)")
-    assert index.loc["00003", "status"] == "missing"
-    assert index["n_frames"].tolist() == [40, pd.NA, pd.NA]
-    assert (index.loc["00001", "frame_start"], index.loc["00001", "frame_end"]) == (10, 40)
-    assert index.loc["00003", "frame_end"] == -1
-    assert index.loc["00003", "path"] == ""
-
-
-def test_same_array_has_same_content_and_another_has_another(tmp_path):
-    root = with_hands(tmp_path, **{"00001": hands(4), "00002": hands(4), "00003": hands(4, 0.25)})
-    content = build_index(study(root)).set_index("video_id")["content"]
-    assert content["00001"] == content["00002"] != content["00003"]
-
-
-def test_clip_is_present_only_when_every_source_has_it(tmp_path):
-    root = with_hands(tmp_path, **{"00001": hands(4)})
-    (root / "videos").mkdir()
-    index = build_index(study(root, sources=["hands", "videos"])).set_index("video_id")
-    assert index.loc["00001", "status"] == "missing"
-    assert index.loc["00001", "n_frames"] == 4
-
-
-def test_keypoints_are_read_to_the_end_and_a_broken_frame_is_named_without_its_folder(tmp_path):
-    root = write(tmp_path, rich=rich_file(TWO_GLOSSES))
-    person = {"pose_keypoints_2d": [0.5] * 75, "hand_left_keypoints_2d": [], "hand_right_keypoints_2d": []}
-    for video_id, second in (("00001", json.dumps({"people": [person]})), ("00002", '{"people": [')):
-        folder = root / "keypoints" / video_id
-        folder.mkdir(parents=True)
-        (folder / "image_00001_keypoints.json").write_text(json.dumps({"people": [person]}))
-        (folder / "image_00002_keypoints.json").write_text(second)
-    index = build_index(study(root, sources=["keypoints"], layout="openpose-54")).set_index("video_id")
-    assert index.loc["00001", ["status", "n_frames"]].tolist() == ["present", 2]
-    assert index.loc["00002", "status"].startswith("unreadable: image_00002_keypoints.json")
-    assert index.loc["00003", "status"] == "missing"
-
-
-def test_absent_source_is_an_error_that_says_what_to_do(tmp_path):
-    root = write(tmp_path, rich=rich_file(TWO_GLOSSES))
-    with pytest.raises(StudyError, match=r"hands holds no .npz with hand landmarks"):
-        build_index(study(root))
-    with pytest.raises(StudyError, match=r"videos is missing; put the videos there"):
-        build_index(study(root, sources=["videos"]))
-
-
-def test_truncated_archive_is_named(tmp_path):
-    root = with_hands(tmp_path, **{"00001": hands(40)})
-    archive = root / "hands" / "hands.npz"
-    archive.write_bytes(archive.read_bytes()[:400])
-    with pytest.raises(StudyError, match=r"hands.npz: is not a readable .npz archive"):
-        build_index(study(root))
-
-
-def test_written_index_is_read_back_unchanged(tmp_path):
-    tiny = study(with_hands(tmp_path, **{"00001": hands(4)}))
-    index = build_index(tiny)
-    write_index(index, tiny)
-    again = read_index(tiny)
-    pd.testing.assert_frame_equal(again.drop(columns="bbox"), index.drop(columns="bbox"))
-    assert list(again["bbox"][0]) == [1, 2, 30, 40]
-    assert again["bbox"][2] is None
-    assert [path.name for path in tiny.paths.index.parent.iterdir()] == ["index.parquet"]
-
-
-def test_absent_index_names_the_notebook_that_writes_it(tmp_path):
-    with pytest.raises(StudyError, match=r"index.parquet is missing; run notebooks/01_dataset.ipynb"):
-        read_index(study(tmp_path))
-
-
-def test_every_real_video_is_readable(wlasl_root):
-    index = build_index(study(wlasl_root, subset=100, sources=["videos"]))
-    assert index["status"].value_counts().to_dict() == {"missing": 2020, "present": 18}
-    present = index[index["status"] == "present"]
-    assert ((present["frame_start"] == 0) & (present["frame_end"] == present["n_frames"])).all()

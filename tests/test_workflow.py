@@ -1,5 +1,6 @@
 """The real Snakefile and launcher, on stand-in notebooks that write the files which the real ones write."""
 
+import ast
 import fcntl
 import json
 import os
@@ -16,19 +17,28 @@ import nbformat
 import pytest
 import yaml
 
+from lib.paths import REPOSITORY
+
 PARAMETERS = 'study = "tiny"\ndata = ""\nrun = ""\nsearch = ""'
-IMPORTS = "from pathlib import Path\nfrom lib.study import StudyError, load_study\ns = load_study(study, data)"
-WRITE = "for p in {paths}:\n    p.parent.mkdir(parents=True, exist_ok=True)\n    p.write_text('made')"
+IMPORTS = "from pathlib import Path\nfrom lib.settings import StudyError\nfrom lib.study import load_study"
+WRITE = """
+RUN_FILES = {files}
+s = load_study(study, data)
+for p in {paths}:
+    p.parent.mkdir(parents=True, exist_ok=True)
+    p.write_text("made")
+"""
 STAND_INS = {
-    "01_dataset": "[s.paths.index, s.paths.report / 'tables/audit.csv']",
-    "02_clips": "[s.paths.clips / 'clips.parquet', s.paths.report / 'tables/clips.csv']",
-    "03_poses": "[s.paths.poses]",
-    "08_spobet": "[s.paths.report / 'runs' / run / f for f in"
-    " ('metrics.json', 'predictions-val.npz', 'predictions-test.npz')]",
-    "09_tuning": "[s.recipe_path(search), s.paths.report / 'tables' / f'trials-{search}.csv']",
-    "10_export": "[s.paths.report / 'tables/export.csv']",
-    "11_comparison": "[s.paths.report / 'tables/comparison.csv', s.paths.report / 'tables/comparison.md']",
+    "01_dataset": "[s.paths.index, s.paths.table('audit.csv'), s.paths.table('coverage.csv')]",
+    "02_clips": "[s.paths.clips_table, s.paths.table('clips.csv')]",
+    "03_poses": "[s.paths.poses, s.paths.poses_table, s.paths.table('poses-missing.csv')]",
+    "04_movinet": "[s.paths.run(run) / f for f in RUN_FILES]",
+    "08_spobet": "[s.paths.run(run) / f for f in RUN_FILES]",
+    "09_tuning": "[s.recipe_path(search), s.paths.table(f'trials-{search}.csv')]",
+    "10_export": "[s.paths.table('export.csv')]",
+    "11_comparison": "[s.paths.table(f) for f in ('comparison.csv', 'comparison.md', 'paired.csv')]",
 }
+RUN_FILES = ("metrics.json", "metrics-val.json", "predictions-val.npz", "predictions-test.npz", "history.csv")
 STUDY = {
     "title": "Tiny",
     "subset": 2,
@@ -48,7 +58,7 @@ class Bench:
     def notebook(self, step, last_cell="print('epoch 1/1')"):
         cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, IMPORTS, WRITE, last_cell)]
         cells[0].metadata.tags = ["parameters"]
-        cells[2].source = WRITE.format(paths=STAND_INS[step])
+        cells[2].source = WRITE.format(paths=STAND_INS[step], files=RUN_FILES)
         content = nbformat.v4.new_notebook(cells=cells)
         content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         (self.root / "notebooks").mkdir(exist_ok=True)
@@ -87,8 +97,8 @@ def bench(tmp_path, repository):
     shutil.copytree(repository / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree(tmp_path / "workflow" / "recipes", ignore_errors=True)
     (tmp_path / "workflow" / "recipes").mkdir()
-    (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("model: spobet\n")
-    (tmp_path / "workflow" / "recipes" / "movinet.yaml").write_text("model: movinet-a0\n")
+    (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("model: spobet\ntrain: {}\n")
+    (tmp_path / "workflow" / "recipes" / "movinet.yaml").write_text("model: movinet-a0\ntrain: {}\n")
     clip = {"split": "train", "frame_start": 1, "frame_end": -1, "fps": 25}
     glosses = [{"gloss": g, "instances": [clip | {"video_id": g}]} for g in ("book", "drink")]
     (tmp_path / "wlasl" / "annotations").mkdir(parents=True)
@@ -263,7 +273,7 @@ def test_step_that_is_still_running_is_not_started_twice(bench):
         fcntl.flock(file, fcntl.LOCK_EX)
         result = bench.make()
     assert result.returncode != 0
-    assert result.stderr.splitlines()[-1] == "error: 01_dataset is already running; wait for it or end it"
+    assert result.stderr.splitlines()[-1] == "error: 01_dataset is already running; wait for it or stop it"
 
 
 def test_synthetic_study_without_a_data_root_makes_its_data_first(bench):
@@ -281,6 +291,49 @@ def test_fresh_clone_with_committed_reports_runs_every_step(bench):
         path.write_text("came with the clone")
     counts = dict(re.findall(r"^(\w+) +(\d+)$", bench.make("--dry-run").stdout, re.MULTILINE))
     assert counts == {"all": "1", "dataset": "1", "poses": "1", "spobet": "2", "comparison": "1", "total": "6"}
+
+
+def planned(bench, *options, data="wlasl"):
+    """The steps that would run, by rule."""
+    result = bench.make("--dry-run", *options, data=data)
+    assert result.returncode == 0, result.stderr
+    return dict(re.findall(r"^(\w+) +(\d+)$", result.stdout, re.MULTILINE)).keys() - {"all", "total"}
+
+
+def imports_of(step):
+    """A cell that imports what the real notebook of a step does, without the time that it takes."""
+    cells = nbformat.read(REPOSITORY / "notebooks" / f"{step}.ipynb", as_version=4).cells
+    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+    found = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n    ".join(["if False:", *map(ast.unparse, found)])
+
+
+def test_a_step_depends_on_the_code_that_it_imports_and_on_no_other(bench):
+    (bench.root / "wlasl" / "videos").mkdir()
+    (bench.root / "wlasl" / "videos" / "00000.mp4").touch()
+    bench.study(sources=["videos", "hands"], runs=[{"recipe": "spobet"}, {"recipe": "movinet"}])
+    for step in STAND_INS:
+        bench.notebook(step, imports_of(step))
+    assert bench.make().returncode == 0
+    for edited, again in {
+        "lib/evaluation.py": {"comparison"},
+        "lib/published.csv": {"comparison"},
+        "lib/models/spobet.py": {"spobet", "comparison"},
+        "lib/models/movinet_sizes.py": {"movinet", "comparison"},
+        "lib/data/wlasl.py": {"dataset", "clips", "poses", "spobet", "movinet", "comparison"},
+        "lib/export/tflite.py": set(),
+    }.items():
+        path = bench.root / edited
+        content = path.read_text()
+        path.write_text(f"{content}\n# edited\n")
+        assert planned(bench) == again, edited
+        path.write_text(content)
+
+
+def test_the_spelling_of_the_data_root_runs_nothing_again(bench):
+    assert bench.make(data="wlasl").returncode == 0
+    for spelling in ("./wlasl/", f"{bench.root}/notebooks/../wlasl"):
+        assert planned(bench, data=spelling) == set(), spelling
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""`make study`: check the study and its data, then run Snakemake, and end with why a step failed if one did.
+"""`make study`: check the study and its data, run Snakemake, and finish with the reason if a step failed.
 
     python workflow/run.py <study> <data root, or ""> [Snakemake's options]
 
-What can be known to fail before any work is done fails here, as one line.
+Problems that can be found before any work is done are reported here, in one line.
 """
 
 import os
@@ -11,18 +11,18 @@ from pathlib import Path
 
 import snakemake.cli
 
-from lib.data.index import list_clips
+from lib.data.sources import list_clips
 from lib.paths import home
+from lib.recipes import read_recipe
 from lib.settings import StudyError
 from lib.spaces import read_space
-from lib.study import Study, load_study
+from lib.study import READABLE, Study, load_study
 
 WORKFLOW = Path(__file__).absolute().parent
-POSES, VIDEOS = ("keypoints", "hands"), ("videos", "clips")  # sources that a run can read
 
 
 def main(name: str, data: str, options: list[str]) -> int:
-    """Check, run, and return the exit code: 0, or 1 with the reason as the last line on stderr."""
+    """Check and run a study. Returns the exit code: 0, or 1 with the reason as the last line on stderr."""
     data = from_home(data)
     try:
         study = load_study(name, data, require_data=False)
@@ -35,7 +35,7 @@ def main(name: str, data: str, options: list[str]) -> int:
 
 
 def run(study: Study, arguments: list[str]) -> int:
-    """Run Snakemake in this process, so that signals reach it, then print what failed notebooks left."""
+    """Run Snakemake in this process, so that signals reach it, then print the errors of failed notebooks."""
     errors = study.paths.unfinished
     for old in errors.glob("*.error"):
         old.unlink()
@@ -49,28 +49,32 @@ def run(study: Study, arguments: list[str]) -> int:
 
 
 def from_home(data: str) -> str:
-    """A relative data root starts where the user stands, but at `home()` in the notebooks' parameters."""
-    return os.path.relpath(data, home()) if data and not os.path.isabs(data) else data
+    """The data root relative to `home()`.
+
+    Every spelling of a folder is then the same parameter, so none reruns anything, and pages show no machine's path.
+    A relative root starts at the current directory.
+    """
+    return os.path.relpath(data, home()) if data else data
 
 
 def check(study: Study, *, generated: bool) -> None:
-    """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or no use."""
-    origins = [*map(study.origin, study.runs), *study.searches]
-    needed = [(spec.recipe, POSES if spec.family().kind == "poses" else VIDEOS) for spec in origins]
+    """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or unusable."""
     for search in study.searches:
         read_space(search)
     if not (study.synthetic and generated):
         check_data(study)
-    for recipe, sources in needed:
+    for spec in (*map(study.origin, study.runs), *study.searches):
+        read_recipe(spec.recipe, spec.set)
+        sources = READABLE[spec.family().kind]
         if not set(sources) & set(study.sources):
             raise StudyError(
-                f"study {study.name}: recipe '{recipe}' reads {' or '.join(sources)}, the study has "
+                f"study {study.name}: recipe '{spec.recipe}' reads {' or '.join(sources)}, the study has "
                 f"{', '.join(study.sources)}; correct 'sources' or 'runs'"
             )
 
 
 def check_data(study: Study) -> None:
-    """Raise StudyError when the data root lacks what the study reads, or what says which clips there are is wrong."""
+    """Raise StudyError when the data root lacks a source of the study, or its list of clips is wrong."""
     if not study.root.is_dir():
         raise StudyError(f"the data root {study.root} does not exist: correct DATA")
     list_clips(study)
@@ -83,17 +87,18 @@ def check_data(study: Study) -> None:
 
 
 def arguments(name: str, data: str) -> list[str]:
-    """Snakemake's arguments: little chatter, and nothing to clean up by hand after a kill.
+    """Snakemake's arguments: quiet, and with nothing to clean up by hand after a kill.
 
-    The steps hold locks of their own, which end with their processes (run_notebook.py), hence --nolock.
+    --nolock, because each step holds a lock of its own, which ends with its process (run_notebook.py).
     """
     config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}"]
     config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
-    config += [f"workers={os.environ['WORKERS']}"] if os.environ.get("WORKERS") else []  # of each search; see Makefile
+    # Workers of each search and threads of each training, exported by the Makefile.
+    config += [f"{key.lower()}={os.environ[key]}" for key in ("WORKERS", "THREADS") if os.environ.get(key)]
     return [
         *("--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "params"),
         *("--quiet", "reason", "host", "--config", *config),
-        # Last, as these take one value each: the options above would take a target behind them for a value, too.
+        # These come last because they take one value each: a target after the options above would become their value.
         *("--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(home())),
     ]
 

@@ -1,20 +1,17 @@
-"""Run one notebook and leave it, executed, as .ipynb and .html in the report.
+"""Execute one notebook and publish it in the report as .ipynb and .html.
 
-    run_notebook.py <notebook> <report file without suffix> <folder for unfinished> key=value …
+    run_notebook.py <notebook> <report file without suffix> <folder of unfinished notebooks> key=value …
     run_notebook.py --tidy <notebook> …
 
-While it runs, and when it fails, the notebook lies in the folder for unfinished ones; the report is only
-touched when every cell has passed. A failure is one line in <unfinished>/<step>.error, which run.py prints
-last, below Snakemake's own messages.
+A notebook that is running or has failed lies in the folder of unfinished notebooks; the report changes only when every
+cell has passed. A failure is one line in <unfinished>/<step>.error, which run.py prints last, below Snakemake's own
+messages.
 """
 
-import fcntl
 import html
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -25,10 +22,10 @@ from papermill.exceptions import PapermillExecutionError
 from pygments.formatters import HtmlFormatter
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lib.paths import replacing
+from lib.paths import locked, replacing
 
-# What papermill tells besides the cells' own words, and objects that only a page can show.
-UNTOLD = re.compile(r"(Executing|Ending) (Cell|notebook)|(Input|Output) Notebook|Working directory|<")
+# Log lines of papermill itself, and of outputs that only a page can show.
+NOISE = re.compile(r"(Executing|Ending) (Cell|notebook)|(Input|Output) Notebook|Working directory|<")
 
 PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -44,14 +41,15 @@ th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd 
 
 
 def main(notebook: Path, report: Path, unfinished: Path, parameters: dict[str, str]) -> int:
-    """Run the notebook; the exit code is 0, or 1 after a failure."""
+    """Execute and publish the notebook. Returns the exit code: 0, or 1 after a failure."""
     show_progress(report.name)
     unfinished.mkdir(parents=True, exist_ok=True)
     draft = unfinished / f"{report.name}.ipynb"
     error = draft.with_suffix(".error")
     try:
-        with only_one(draft.with_suffix(".lock"), report.name):
-            execute(notebook, draft, parameters)
+        # Also held by a step that has outlived its Snakemake.
+        with locked(draft.with_suffix(".lock"), wait=False), logging_redirect_tqdm():  # prints above the progress bar
+            papermill.execute_notebook(notebook, draft, parameters, cwd=notebook.parent, log_output=True)
             publish(draft, report)
     except (PapermillExecutionError, DeadKernelError, BlockingIOError) as failure:
         error.write_text(f"error: {explain(failure, draft)}\n")
@@ -61,37 +59,14 @@ def main(notebook: Path, report: Path, unfinished: Path, parameters: dict[str, s
 
 
 def show_progress(step: str) -> None:
-    """Show what the cells print, such as epochs; papermill's bar says which cell it is."""
+    """Show what the cells print, such as epochs; papermill's progress bar counts the cells."""
     logging.basicConfig(level=logging.INFO, format=f"[{step}] %(message)s")
-    logging.getLogger("papermill").addFilter(lambda record: not UNTOLD.match(record.getMessage()))
-    logging.getLogger("traitlets").setLevel(logging.ERROR)  # nbconvert on figures without alternative text
-
-
-@contextmanager
-def only_one(path: Path, step: str) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends, so nothing has to be unlocked after a kill.
-
-    Raises BlockingIOError when another process runs the step, even one that outlived its Snakemake.
-    """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"{step} is already running; wait for it or end it") from None
-        yield
-
-
-def execute(notebook: Path, draft: Path, parameters: dict[str, str]) -> None:
-    """Run every cell, showing which one and what it prints; `draft` is written cell by cell.
-
-    The working directory is the notebook's folder, as in JupyterLab.
-    """
-    with logging_redirect_tqdm():  # printed lines above the bar of cells, not through it
-        papermill.execute_notebook(notebook, draft, parameters, cwd=notebook.parent, log_output=True)
+    logging.getLogger("papermill").addFilter(lambda record: not NOISE.match(record.getMessage()))
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # nbconvert on figures without alt text
 
 
 def publish(draft: Path, report: Path) -> None:
-    """Move a finished notebook into the report, with a page to read beside it."""
+    """Move an executed notebook into the report, with an HTML page beside it."""
     content = tidy(nbformat.read(draft, as_version=4))
     page = to_page(content, report.name)
     with replacing(report.with_name(f"{report.name}.html")) as path:
@@ -102,9 +77,7 @@ def publish(draft: Path, report: Path) -> None:
 
 
 def tidy(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Leave out what is of this machine: paths and times that papermill notes, and what stderr says (bars that have
-    run full, remarks of frameworks on the hardware).
-    """
+    """Remove traces of the machine: papermill's paths and times, and stderr (progress bars, hardware warnings)."""
     for part in (content, *content.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
@@ -115,9 +88,9 @@ def tidy(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def to_page(content: nbformat.NotebookNode, title: str) -> str:
-    """An HTML page that loads nothing from elsewhere: figures and a short style are inside, and there is no MathJax.
+    """A self-contained HTML page with its figures and a short style, without MathJax.
 
-    The templates with a style of their own carry 270 kB of it, in every page of a report.
+    nbconvert's styled templates would add 270 kB to every page of a report.
     """
     body = HTMLExporter(template_name="basic").from_notebook_node(content)[0]
     colours = HtmlFormatter(style="default").get_style_defs(".highlight")
@@ -126,11 +99,11 @@ def to_page(content: nbformat.NotebookNode, title: str) -> str:
 
 
 def explain(failure: Exception, draft: Path) -> str:
-    """The failure in one line. What the user can put right (StudyError) already says what to do."""
+    """The failure in one line; a StudyError already says what to do."""
     if isinstance(failure, BlockingIOError):
-        return str(failure)
+        return f"{draft.stem} is already running; wait for it or stop it"
     if isinstance(failure, DeadKernelError):
-        return f"the kernel of {draft.stem} was ended from outside, perhaps for want of memory; start again"
+        return f"the kernel of {draft.stem} was killed, perhaps because memory ran out; run the study again"
     message = " ".join(failure.evalue.split())
     if failure.ename == "StudyError":
         return message

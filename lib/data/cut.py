@@ -5,7 +5,7 @@ from pathlib import Path
 
 import av
 
-from lib.data.index import ROUNDING_OVERSHOOT, to_file_frames
+from lib.data.sources import ROUNDING_OVERSHOOT, to_file_frames
 from lib.data.video import frames_at
 from lib.settings import StudyError
 

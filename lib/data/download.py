@@ -5,6 +5,7 @@
 The last word accepts the licence. The same command again goes on where it was and tries again what failed.
 """
 
+import json
 import shutil
 import sys
 import threading
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from lib.data.cut import cut_out
 from lib.data.sites import DISK, POLITE, Manners, Site, VideoError, site_of, yt_dlp
 from lib.data.video import SUFFIXES, frames, probe
-from lib.data.wlasl import SPLITS, read_annotations, read_urls
+from lib.data.wlasl import SPLITS, read_annotations
 from lib.paths import locked, replacing
 from lib.settings import StudyError
 
@@ -70,6 +71,21 @@ def download_videos(root: Path, subset: int, manners: Manners = POLITE) -> pd.Da
         raise StudyError(
             f"{folder}: cannot be written ({error.strerror or error}); make room or correct DATA"
         ) from None
+
+
+def read_urls(root: Path, subset: int) -> dict[str, str]:
+    """Read the web addresses of the videos, by video_id, from the rich annotation files, which are valid.
+
+    Those in v0.3 take precedence over those in WLASL<n>: they are newer. Raises StudyError when there is no such file.
+    """
+    files = [root / "annotations" / name for name in (f"WLASL{subset}.json", "WLASL_v0.3.json")]
+    glosses = [gloss for file in files if file.is_file() for gloss in json.loads(file.read_bytes())]
+    if not glosses:
+        raise StudyError(
+            f"{root / 'annotations'} holds neither WLASL_v0.3.json nor WLASL{subset}.json, which say where the videos "
+            "are; get one from https://github.com/dxli94/WLASL (start_kit)"
+        )
+    return {clip["video_id"]: clip["url"] for gloss in glosses for clip in gloss["instances"] if clip.get("url")}
 
 
 def _download_missing(clips: pd.DataFrame, root: Path, manners: Manners) -> pd.DataFrame:

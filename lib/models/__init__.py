@@ -29,6 +29,7 @@ class Family:
         A model of such a family has an attribute `stages`, a list of layers or of lists of layers.
     weights: place of a function (model, path) that fills all but the classifier from published weights.
     published: place of the published costs by model name, see lib.models.cost.
+    pretraining: place of the model that pre-trains one of the family: (model, share, span, seed).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Family:
     stages: int | str | None = None
     weights: str | None = None
     published: str | None = None
+    pretraining: str | None = None
 
     @property
     def models(self) -> list[str]:
@@ -92,6 +94,7 @@ FAMILIES = {
             config="lib.models.spobet:SpobetConfig",
             backend="torch",
             notebook="08_spobet",
+            pretraining="lib.models.spobet:MaskedFrames",
         ),
         Family(
             "x3d",

@@ -1,4 +1,4 @@
-"""One's own clips: folders and clips.csv, the splits that are made, and the index of such a study."""
+"""Own clips: folders and clips.csv, and the index of such a study."""
 
 import csv
 import random
@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data.audit import audit, coverage
-from lib.data.index import build_index, list_clips, read_index, write_index
-from lib.data.own_clips import make_splits, read_folder, watched
+from lib.data.index import read_index
+from lib.data.own_clips import read_folder, watched
+from lib.data.sources import build_index, list_clips
 from lib.data.wlasl import COLUMNS, SPLITS
 from lib.figures import data as figures
+from lib.paths import Paths
 from lib.settings import StudyError
 
 
@@ -47,9 +49,7 @@ def write_video(path, frames=6):
 
 def study(root, **other):
     fields = {"name": "own", "subset": 2, "sources": ["clips"], "split": "official", "drop_duplicates": False}
-    return SimpleNamespace(
-        root=root, paths=SimpleNamespace(index=root / "out" / "index.parquet"), layout=None, **(fields | other)
-    )
+    return SimpleNamespace(root=root, paths=Paths("own", root / "home"), layout=None, **(fields | other))
 
 
 def problem(root):
@@ -161,11 +161,11 @@ def test_watched_are_the_listing_and_the_folders_with_clips(tmp_path):
         ([*EVERY_SPLIT, "a.mp4"], ": a.mp4 is not <split>/<gloss>/<clip>"),
         ([*EVERY_SPLIT, "train/yes/more/a.mp4"], ": train/yes/more/a.mp4 is not <split>/<gloss>/<clip>"),
         (["yes/a.mp4", "yes/b.mp4", "c.mp4"], ": c.mp4 is not <gloss>/<clip>"),
-        ([*EVERY_SPLIT, "dev/yes/1.mp4"], ": folder 'dev' is no split; rename it to train, val or test"),
-        ([*EVERY_SPLIT[:4], "test/readme.txt"], "test: holds no clip; put some there, or remove the folder"),
+        ([*EVERY_SPLIT, "dev/yes/1.mp4"], ": folder 'dev' is not a split; rename it to train, val or test"),
+        ([*EVERY_SPLIT[:4], "test/readme.txt"], "test: holds no clip; add some, or remove it"),
         ([*EVERY_SPLIT, "val/maybe/1.mp4"], ": gloss 'maybe' has clips in val but none in train (1 such)"),
         (["test/yes/1.mp4", "test/no/1.mp4", "val/yes/1.mp4"], ": split 'train' has no clip"),
-        (["yes/1.mp4", "yes/2.mp4", "no/1.mp4"], ": split 'val' has no clip: add some; where splits are made"),
+        (["yes/1.mp4", "yes/2.mp4", "no/1.mp4"], ": split 'val' has no clip; add some (to make splits"),
     ],
 )  # fmt: skip
 def test_wrong_folder_is_one_line_that_says_what_to_do(tmp_path, paths, message):
@@ -178,11 +178,11 @@ def test_wrong_folder_is_one_line_that_says_what_to_do(tmp_path, paths, message)
         ([], "clips.csv: there is no clip"),
         ([*LINES, "e.mp4,,ann,train"], "clips.csv, line 6, column 'gloss': is empty; fill it in"),
         ([*LINES, "e.mp4,yes,ann,dev"], "clips.csv, line 6, column 'split': 'dev' is not train, val or test"),
-        ([*LINES, ",yes,ann,train"], "clips.csv, line 6, column 'path': '' is no file inside the folder"),
-        ([*LINES, "x/../../e.mp4,yes,,"], "clips.csv, line 6, column 'path': 'x/../../e.mp4' is no file inside"),
-        ([*LINES, "/e.mp4,yes,ann,train"], "clips.csv, line 6, column 'path': '/e.mp4' is no file inside"),
-        ([*LINES, ".,yes,ann,train"], "clips.csv, line 6, column 'path': '.' is no file inside"),
-        ([*LINES, "x/..//a.mp4,no,,"], "clips.csv, line 6, column 'path': 'a.mp4' stands in line 2, too; remove one"),
+        ([*LINES, ",yes,ann,train"], "clips.csv, line 6, column 'path': '' is not inside the folder"),
+        ([*LINES, "x/../../e.mp4,yes,,"], "clips.csv, line 6, column 'path': 'x/../../e.mp4' is not inside"),
+        ([*LINES, "/e.mp4,yes,ann,train"], "clips.csv, line 6, column 'path': '/e.mp4' is not inside"),
+        ([*LINES, ".,yes,ann,train"], "clips.csv, line 6, column 'path': '.' is not inside"),
+        ([*LINES, "x/..//a.mp4,no,,"], "clips.csv, line 6, column 'path': 'a.mp4' is in line 2, too; remove one"),
         ([*LINES, "e.mp4,yes,ann"], "clips.csv, line 6: has 3 fields, the header 4"),
         ([*LINES, "e.mp4,yes,no,ann,train"], "clips.csv, line 6: has 5 fields, the header 4"),
         ([*LINES, '"e.mp4,yes,ann,train'], "clips.csv, line 6: unexpected end of data"),
@@ -199,10 +199,10 @@ def test_wrong_line_is_one_line_that_names_it_and_the_column(tmp_path, lines, me
     [
         ("", "column 'path' is missing, the first line has nothing"),
         ("path,sign", "column 'gloss' is missing, the first line has path, sign"),
-        ("path;gloss", "column 'path' is missing, the first line has path;gloss; add it, with commas"),
-        ("path,gloss,gloss", "column 'gloss' stands twice; rename or remove it"),
+        ("path;gloss", "column 'path' is missing, the first line has path;gloss; add it, after a comma"),
+        ("path,gloss,gloss", "column 'gloss' appears twice; rename or remove it"),
         (",path,gloss", "column 1 has no name; rename or remove it"),
-        ("path,gloss,label", "column 'label' is one that the index makes itself; rename or remove it"),
+        ("path,gloss,label", "the name of column 'label' is reserved for the index; rename or remove it"),
     ],
 )
 def test_wrong_header_names_the_column(tmp_path, header, message):
@@ -229,76 +229,7 @@ def test_any_listing_is_a_table_or_a_one_line_error(tmp_path_factory, lines, hea
     assert outcome.is_unique if isinstance(outcome, pd.Series) else len(outcome) == 1
 
 
-# ---- reading and splitting, as properties --------------------------------------------------------------
-
 name = st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="/"), min_size=1, max_size=6)
-clip = st.tuples(st.integers(0, 3), st.integers(-1, 6), st.sampled_from(["", "", *SPLITS]))
-
-
-def clips_of(drawn):
-    """A table of clips, as make_splits gets it, from (gloss, signer or -1, split)."""
-    table = pd.DataFrame(drawn, columns=["gloss", "signer", "split"]).astype({"split": str})
-    names = table["signer"].map(lambda number: "" if number < 0 else f"s{number}").astype(str)
-    return table.assign(path=table.index.map("{}.mp4".format), gloss=table["gloss"].map("g{}".format), signer=names)
-
-
-@given(drawn=st.lists(clip, min_size=1, max_size=40), order=st.randoms(use_true_random=False))
-def test_splits_lose_no_clip_keep_what_is_given_and_do_not_depend_on_the_order(drawn, order):
-    clips = clips_of(drawn)
-    made = make_splits(clips)
-    assert made.index.equals(clips.index)
-    assert made["split"].isin(SPLITS).all()
-    kept = made["split_from"] == "given"
-    assert (made["split"] == clips["split"])[kept].all()
-    # What is given changes only where a split is absent and there is nothing else to make it of.
-    assert clips["split"][~kept].isin(["", "train"]).all()
-    shuffled = clips.sample(frac=1, random_state=order.randrange(1000))
-    pd.testing.assert_frame_equal(make_splits(shuffled).loc[clips.index], made)
-
-
-@given(drawn=st.lists(clip, min_size=1, max_size=40))
-def test_clips_without_a_split_never_bring_a_signer_into_a_second_one_unless_it_is_said(drawn):
-    clips = clips_of(drawn)
-    made = clips.assign(**make_splits(clips))
-    if "file-disjoint" in set(made["split_from"]):
-        return
-    known = made[made["signer"] != ""]
-    for signer, splits in known.groupby("signer")["split"]:
-        given = set(clips["split"][clips["signer"] == signer]) - {""}
-        assert splits.nunique() <= max(1, len(given))
-
-
-@given(sizes=st.lists(st.integers(3, 30), min_size=1, max_size=5))
-def test_without_signers_every_gloss_is_in_every_split_in_the_same_proportion(sizes):
-    made = clips_of([(gloss, -1, "") for gloss, size in enumerate(sizes) for _ in range(size)])
-    made = made.assign(**make_splits(made))
-    assert set(made["split_from"]) == {"file-disjoint"}
-    counts = pd.crosstab(made["gloss"], made["split"])
-    for gloss, size in enumerate(sizes):
-        held_out = max(1, int(0.15 * size + 0.5))
-        assert counts.loc[f"g{gloss}", list(SPLITS)].tolist() == [size - 2 * held_out, held_out, held_out]
-
-
-@pytest.mark.parametrize(("signers", "expected"), [(3, [1, 1, 1]), (4, [2, 1, 1]), (8, [6, 1, 1]), (20, [14, 3, 3])])
-def test_signers_of_equal_size_are_shared_out_whole(signers, expected):
-    made = clips_of([(gloss, who, "") for who in range(signers) for gloss in range(4)])
-    made = made.assign(**make_splits(made))
-    assert set(made["split_from"]) == {"signer-disjoint"}
-    assert made.groupby("signer")["split"].nunique().eq(1).all()
-    assert [made["signer"][made["split"] == split].nunique() for split in SPLITS] == expected
-
-
-def test_too_few_signers_are_shared_out_by_file_and_that_is_said():
-    made = make_splits(clips_of([(gloss, who, "") for who in range(2) for gloss in range(2) for _ in range(5)]))
-    assert set(made["split_from"]) == {"file-disjoint"}
-    assert set(made["split"]) == set(SPLITS)
-
-
-def test_clip_without_a_split_goes_where_its_signer_is_and_the_rest_into_train():
-    clips = clips_of([(0, 0, "train"), (0, 1, "val"), (0, 2, "test"), (0, 2, ""), (0, 3, ""), (0, -1, "")])
-    made = make_splits(clips)
-    assert made["split"].tolist() == ["train", "val", "test", "test", "train", "train"]
-    assert made["split_from"].tolist() == ["given"] * 3 + ["signer-disjoint"] * 3
 
 
 @settings(max_examples=25)
@@ -355,7 +286,8 @@ def test_index_has_every_clip_with_its_status_and_the_columns_of_wlasl(own):
 def test_index_of_own_clips_is_written_and_read_back_unchanged(own):
     tiny = study(own)
     index = build_index(tiny)
-    write_index(index, tiny)
+    tiny.paths.data.mkdir(parents=True)
+    index.to_parquet(tiny.paths.index, index=False)
     pd.testing.assert_frame_equal(read_index(tiny), index)
 
 
@@ -389,7 +321,7 @@ def test_other_number_of_glosses_than_the_study_says_is_an_error(own):
 
 
 def test_listing_of_files_that_are_all_elsewhere_is_an_error(tmp_path):
-    with pytest.raises(StudyError, match=r"clips.csv: none of the 4 clips is there, such as 'b.mp4'; paths are"):
+    with pytest.raises(StudyError, match=r"clips.csv: none of the 4 clips exists, for example 'b.mp4'; write paths"):
         list_clips(study(listing(tmp_path, *LINES)))
 
 

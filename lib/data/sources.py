@@ -1,0 +1,200 @@
+"""Building the index: the official clips of a study, and what the data root holds of each."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from lib.data.layouts import LAYOUTS, Layout
+from lib.data.own_clips import LISTING, read_folder
+from lib.data.poses import read_openpose
+from lib.data.splits import drop_duplicates, signer_disjoint
+from lib.data.video import SUFFIXES, probe
+from lib.data.wlasl import read_annotations
+from lib.settings import StudyError
+from lib.study import Study
+
+ROUNDING_OVERSHOOT = 1.2  # annotated ends overshoot whole files by up to 4 % (real clips), compilations by 70 % or more
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a source holds of one clip; of an unreadable one only the path and the problem."""
+
+    path: str
+    n_frames: int | None = None
+    fps: float | None = None  # keypoints and hands do not have it
+    sha256: str = ""
+    problem: str = ""
+
+
+def list_clips(study: Study) -> pd.DataFrame:
+    """List the official clips of the study: WLASL's (`read_annotations`), or those of a folder (`read_folder`).
+
+    Raises StudyError as these do, when a folder has more or fewer glosses than the study, or when no file exists.
+    """
+    if "clips" not in study.sources:
+        return read_annotations(study.root, study.subset)
+    clips = read_folder(study.root)
+    glosses = clips["gloss"].unique()
+    if len(glosses) != study.subset:
+        named = ", ".join([*glosses[:5], "…"] if len(glosses) > 5 else glosses)
+        problem = f"holds {len(glosses)} glosses ({named}), the study asks for {study.subset}"
+        raise StudyError(f"{study.root}: {problem}; correct the names of the glosses, or the study's subset")
+    if not any(os.path.isfile(study.root / path) for path in clips["path"]):
+        problem = f"none of the {len(clips)} clips exists, for example '{clips['path'][0]}'"
+        raise StudyError(f"{study.root / LISTING}: {problem}; write paths relative to the folder of this file")
+    return clips
+
+
+def build_index(study: Study) -> pd.DataFrame:
+    """Build the index: one row per official clip of the study, present or not, ordered by label and video_id.
+
+    Columns: those of `list_clips`, and
+    path         str, of the clip in the study's first source; "" where missing
+    status       present (readable in every source) | missing | unreadable: <reason> | dropped: <reason>
+    n_frames     Int64, frames in the first source; NA where missing or unreadable
+    content      str, SHA-256 of the clip in the first source; "" where missing or unreadable
+    frame_start and frame_end are 0-based and half-open, in frames of the file; where n_frames is NA, at the
+    annotation's rate (see `to_file_frames`). fps is the file's own rate if the first source knows it, else the
+    annotation's. The study's `split` and `drop_duplicates` are applied. Every file is read to its end.
+    Raises StudyError when annotations or a whole source are absent or broken.
+    """
+    clips = list_clips(study)
+    if study.split == "signer-disjoint":
+        clips["split"] = signer_disjoint(clips)
+        if "split_from" in clips:
+            clips["split_from"] = "signer-disjoint"
+    found = [_read_source(study, source, clips) for source in study.sources]
+    rows = [_row(clip, [contents.get(clip["video_id"]) for contents in found]) for clip in clips.to_dict("records")]
+    index = pd.DataFrame(rows, index=clips.index).astype({"signer": clips["signer"].dtype, "n_frames": "Int64"})
+    return drop_duplicates(index) if study.drop_duplicates else index
+
+
+def _row(clip: dict, contents: list[_Content | None]) -> dict:
+    """The index row of a clip, given what each source holds of it (None: nothing)."""
+    first = contents[0] or _Content("")
+    segment = clip["frame_start"], clip["frame_end"]
+    fps = first.fps or clip["fps"]
+    start, end = to_file_frames(*segment, fps=clip["fps"], file_fps=fps, n_frames=first.n_frames)
+    problem = next((content.problem for content in contents if content and content.problem), "")
+    return clip | {
+        "frame_start": start,
+        "frame_end": end,
+        "fps": fps,
+        "path": first.path,
+        "status": f"unreadable: {problem}" if problem else "missing" if None in contents else "present",
+        "n_frames": first.n_frames,
+        "content": first.sha256,
+    }
+
+
+def to_file_frames(
+    start: int, end: int, *, fps: float, file_fps: float | None, n_frames: int | None
+) -> tuple[int, int]:
+    """Convert annotated frame numbers to 0-based half-open ones of the file, scaled by `file_fps` / `fps`.
+
+    `start` and `end` are 1-based and inclusive at `fps`; -1 is the end of the file. An unknown `file_fps` is taken to
+    equal `fps`. With `n_frames` the result lies in [0, n_frames] and is never empty. Without it an end of -1 stays -1.
+    WLASL's preprocess.py cuts compilations into one file per sign, to which the numbers of the compilation no longer
+    apply. A file is taken for such a cut-out, and returned whole, when the segment starts after its end, or ends far
+    after it while the file's length is closer to the segment's length than to the segment's end.
+    Raises ValueError unless 1 <= start <= end (or end = -1), fps > 0 and n_frames > 0.
+    """
+    if start < 1 or (end != -1 and end < start) or fps <= 0 or (n_frames is not None and n_frames < 1):
+        raise ValueError(f"need 1 <= start <= end or end = -1, got {start}..{end} at {fps} fps of {n_frames} frames")
+    ratio = (file_fps or fps) / fps
+    first = round((start - 1) * ratio)
+    last = n_frames if end == -1 else max(round(end * ratio), first + 1)
+    if n_frames is None:
+        return first, -1 if last is None else last
+    reaches_far = last > ROUNDING_OVERSHOOT * n_frames
+    if first >= n_frames or (reaches_far and abs(n_frames - (last - first)) < last - n_frames):
+        return 0, n_frames
+    return first, min(last, n_frames)
+
+
+def _read_source(study: Study, source: str, clips: pd.DataFrame) -> dict[str, _Content]:
+    """What a source holds of the clips, by video_id; clips that it lacks have no entry."""
+    match source:  # readers: the file or folder of each clip, and the function that reads it
+        case "videos":
+            videos = [path for path in _files(study.root, "videos") if path.suffix.lower() in SUFFIXES]
+            # Of several files for one clip, the last in this order counts: the one whose suffix is first in SUFFIXES.
+            videos.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
+            readers = {path.stem: (path, _read_video) for path in videos}
+        case "clips":
+            files = zip(clips["video_id"], [study.root / path for path in clips["path"]], strict=True)
+            readers = {video_id: (path, _read_video) for video_id, path in files if os.path.isfile(path)}
+        case "keypoints":
+            read = partial(_read_keypoints, layout=LAYOUTS[study.layout])
+            readers = {path.name: (path, read) for path in _files(study.root, "keypoints") if path.is_dir()}
+        case "hands":
+            readers = _find_hands(study.root)
+    wanted = [video_id for video_id in clips["video_id"] if video_id in readers]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = pool.map(lambda video_id: _attempt(*readers[video_id]), wanted)
+        return dict(zip(wanted, tqdm(contents, desc=source, total=len(wanted)), strict=True))
+
+
+def _attempt(path: Path, read: Callable[[Path], _Content]) -> _Content:
+    try:
+        return read(path)
+    except StudyError as error:
+        # Statuses appear in committed reports, which must not name folders of this machine.
+        return _Content(str(path), problem=str(error).removeprefix(f"{path}: ").replace(f"{path}{os.sep}", ""))
+
+
+def _find_hands(root: Path) -> dict[str, tuple[Path, Callable[[Path], _Content]]]:
+    paths = sorted((root / "hands").glob("*.npz"))
+    if not paths:
+        problem = f"{root / 'hands'} holds no .npz with hand landmarks by video_id"
+        raise StudyError(f"{problem}; put one there, or remove 'hands' from the study's sources")
+    readers = {}
+    for path in paths:
+        try:
+            archive = np.load(path)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise StudyError(f"{path}: is not a readable .npz archive ({error}); download it again") from error
+        for video_id in archive.files:
+            readers[video_id] = (path, partial(_read_hands, archive=archive, video_id=video_id))
+    return readers
+
+
+def _files(root: Path, source: str) -> list[Path]:
+    folder = root / source
+    if not folder.is_dir():
+        raise StudyError(f"{folder} is missing; put the {source} there, or remove '{source}' from the study's sources")
+    return sorted(folder.iterdir())
+
+
+def _read_video(path: Path) -> _Content:
+    info = probe(path)
+    with path.open("rb") as file:
+        return _Content(str(path), info.frames, info.fps, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _read_keypoints(folder: Path, layout: Layout) -> _Content:
+    poses = read_openpose(folder, layout)
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*_keypoints.json")):
+        digest.update(path.read_bytes())
+    return _Content(str(folder), len(poses), sha256=digest.hexdigest())
+
+
+def _read_hands(path: Path, archive: np.lib.npyio.NpzFile, video_id: str) -> _Content:
+    try:
+        hands = archive[video_id]
+    except (ValueError, BadZipFile, zlib.error) as error:
+        raise StudyError(f"{path}: {video_id} is damaged ({error}); download it again") from error
+    if hands.shape[1:] != (2, 21, 3) or len(hands) == 0:
+        raise StudyError(f"{path}: {video_id} has shape {hands.shape}, expected (frames, 2 hands, 21 joints, 3)")
+    return _Content(str(path), len(hands), sha256=hashlib.sha256(np.ascontiguousarray(hands)).hexdigest())

@@ -14,16 +14,17 @@ from pydantic import ValidationError
 
 from lib.data.augment import augment_poses
 from lib.data.clip_store import clip_path, read_clips_table
-from lib.data.index import read_index
+from lib.data.index import missing_count, read_index
 from lib.data.layouts import LAYOUTS, SIDES
 from lib.data.loaders import ClipBatches, PoseBatches, shorten, trim
 from lib.data.poses import PoseStore
-from lib.evaluation import Predictions, missing_count, write_metrics
+from lib.evaluation import write_metrics
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
 from lib.models.spobet import MaskedFrames, Spobet
 from lib.models.weights import load_pretrained
 from lib.paths import replacing
+from lib.predictions import Predictions
 from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened
 from lib.settings import StudyError, explain
 from lib.study import Study

@@ -89,7 +89,7 @@ def timed(label: str, files: dict[str, Path], rounds: int, target: str = "", not
 
 def caller(path: str) -> dict[str, Callable[[], int]]:
     """The side of a file, which it calls with zeros."""
-    from lib.export.files import open_model
+    from lib.export.predict import open_model
 
     runner = open_model(Path(path))
     inputs = runner.zeros()
@@ -102,7 +102,7 @@ def export_stream(path: str, size: int) -> dict[str, Callable]:
     from lib.models import build
 
     recorded, example = network.streaming(build("movinet-a0", CLASSES, (8, size, size), stream=True, residual=RESIDUAL))
-    Path(path).write_bytes(tflite.convert(recorded, network.of_one(example)))
+    Path(path).write_bytes(tflite.convert(recorded, example))
     return {}
 
 
@@ -112,7 +112,7 @@ def export_phone(path: str, size: int) -> dict[str, Callable]:
     from lib.models import build
 
     recorded, example = network.streaming(build("movinet-a0", 600, (8, size, size), mobile=True, residual=RESIDUAL))
-    content = tflite.convert(recorded, network.of_one(example))
+    content = tflite.convert(recorded, example)
     Path(path).write_bytes(tflite.quantise(content, "int8", random_inputs(example)))
     return {}
 
@@ -139,6 +139,6 @@ def export_clip(path: str, recipe: str) -> dict[str, Callable]:
         strength = {"residual": RESIDUAL} if family_of(config.model).name == "movinet" else {}
         model = build(config.model, CLASSES, clip[:3], **config.options | strength)
     recorded, example = network.whole(model, np.random.default_rng(0).random((1, *clip), np.float32))
-    Path(path).write_bytes(tflite.convert(recorded, network.of_one(example)))
+    Path(path).write_bytes(tflite.convert(recorded, example))
     Path(path).with_suffix(".onnx").write_bytes(onnx.convert(recorded, example))
     return {}

@@ -16,8 +16,8 @@ from lib.data.clip_store import clip_path, read_stored
 from lib.data.layouts import SIDES, Layout
 from lib.data.video import frames, sample_frames
 from lib.data.wlasl import SPLITS
-from lib.evaluation import Predictions
 from lib.figures import subplots
+from lib.predictions import Predictions
 
 
 def clips_per_gloss(coverage: pd.DataFrame) -> Figure:

@@ -1,7 +1,5 @@
 """What exported files are worth: scores from their predictions, a card beside each file, and the release of files."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,8 @@ from lib.report import scores
 from lib.settings import StudyError
 from lib.study import Study
 
-# fmt: off
-COLUMNS = [
-    "run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff",
-    "latency_ms_1_thread", "latency_ms_2_threads", "flex_ops",
-]
-# fmt: on
+COLUMNS = ["run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff"]
+COLUMNS += ["latency_ms_1_thread", "latency_ms_2_threads", "flex_ops"]
 EXACT = 1e-3  # largest difference of a logit that a float32 file may have
 AGREEMENT = 0.99  # least agreement of a float16 file with the trained model
 DROP = 0.02  # of top-1; the card of an int8 file that loses more says so

@@ -5,8 +5,6 @@ to images what the graph does to clips. An operation without a rule gets the cli
 slower but never different. Both formats are converted from the result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -141,6 +139,12 @@ def _simplify(graph: GraphModule) -> Constants:
         elif node.target in IDENTITIES and node.meta["val"].dtype == node.args[0].meta["val"].dtype:
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
+        elif node.target is aten.movedim.int:  # torch's ONNX exporter does not know axes counted from the end
+            x, source, target = node.args
+            rank = x.meta["val"].ndim
+            order = [axis for axis in range(rank) if axis != source % rank]
+            order.insert(target % rank, source % rank)
+            node.target, node.args = aten.permute.default, (x, order)
     interpreter = Interpreter(graph)
     known: Constants = interpreter.env
     for node in graph.graph.nodes:

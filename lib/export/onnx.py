@@ -1,32 +1,29 @@
 """ONNX: convert torch networks to files for any number of clips, quantise and run them."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lib.export import DESCRIPTION, LABELS, Inputs
 from lib.export.tflite import require_calibration
 from lib.settings import StudyError
-
-if TYPE_CHECKING:
-    import torch
 
 OPSET = 20  # the newest of torch's older exporter; the newer exporter takes ten times as long (X3D-S: a minute)
 PRECISIONS = ("float32", "float16", "int8")
@@ -37,11 +34,8 @@ ACTIVATIONS = ("Relu", "Clip")
 MOVES = ("Transpose", "Reshape")  # change the place of values only
 
 
-def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes:
-    """Convert a network to a float32 file for any number of clips, whose inputs are named as in `example`.
-
-    Raises StudyError when an operation has no counterpart.
-    """
+def convert(network: Any, example: dict[str, Any]) -> bytes:
+    """Convert a network to a float32 file for any number of clips."""
     import torch
     from torch import nn
 
@@ -73,20 +67,14 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
 
 
 def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (), kept: float = 0) -> bytes:
-    """Convert a float32 file to one of PRECISIONS; inputs and outputs stay float32.
-
-    float16: weights in float16, computed in float32. int8: weights of LAYERS in int8 per channel, their inputs and
-    outputs in ranges measured on `calibration`; everything else, such as the sums of a stream, stays float32.
-    kept: share of LAYERS, counted from the input, that stay float32.
-    Raises StudyError for int8 without calibration data, and ValueError for an unknown precision.
-    """
+    """Convert a float32 file to one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     if precision == "float32":
         return content
     if precision == "float16":
         return _halve(content)
-    reader = _Reader(require_calibration(calibration))
+    reader = SimpleNamespace(get_next=partial(next, iter(require_calibration(calibration)), None))
     logging.getLogger().setLevel(logging.ERROR)  # on the root logger it recommends what is already done here
     with tempfile.TemporaryDirectory() as folder:
         fused, quantised = Path(folder) / "fused.onnx", Path(folder) / "int8.onnx"
@@ -108,14 +96,6 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (),
         return model.SerializeToString()
 
 
-class _Reader(CalibrationDataReader):
-    def __init__(self, inputs: list[Inputs]) -> None:
-        self.inputs: Iterator[Inputs] = iter(inputs)
-
-    def get_next(self) -> Inputs | None:
-        return next(self.inputs, None)
-
-
 def _halve(content: bytes) -> bytes:
     """Store the weights in float16; onnxruntime casts them to float32 once, when it loads the file."""
     model = onnx.load_from_string(content)
@@ -134,10 +114,9 @@ def _halve(content: bytes) -> bytes:
 
 
 class Runner:
-    """Runs a file: inputs by name to outputs by name."""
+    """Runs a file on any number of clips."""
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
-        """Raises StudyError when the content is not an ONNX model."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -148,11 +127,9 @@ class Runner:
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, inputs: Inputs) -> Inputs:
-        """Run the file once; inputs are float32 of any number of clips."""
         return dict(zip(self.outputs, self.session.run(None, inputs), strict=True))
 
     def zeros(self) -> Inputs:
-        """All inputs of one clip, filled with zeros."""
         return {one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in self.session.get_inputs()}
 
 
@@ -163,7 +140,7 @@ def custom_ops(content: bytes) -> dict[str, int]:
 
 
 def add_metadata(content: bytes, description: dict[str, Any], labels: list[str]) -> bytes:
-    """Store a description (JSON) and the labels, in the order of the logits, among the model's properties."""
+    """Store description and labels among the model's properties."""
     model = onnx.load_from_string(content)
     about = json.dumps(description, indent=1, ensure_ascii=False)
     onnx.helper.set_model_props(model, {LABELS: "\n".join(labels) + "\n", DESCRIPTION: about})
@@ -171,7 +148,7 @@ def add_metadata(content: bytes, description: dict[str, Any], labels: list[str])
 
 
 def read_metadata(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Read description and labels. Raises OSError, KeyError or ValueError when there are none."""
+    """Read description and labels from the model's properties."""
     try:
         properties = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
     except DecodeError as error:

@@ -1,7 +1,5 @@
 """Exported files in use: open one, run clips or a camera's frames through it, or name a sign from landmarks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,13 +58,12 @@ class Stream:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         """Open an exported stream file. Raises StudyError when it cannot be read."""
-        self.runner = open_model(path, threads)
-        self.labels = read_metadata(path)[1]
+        self.runner, (_, self.labels) = open_model(path, threads), read_metadata(path)
         self.reset()
 
     def reset(self) -> None:
         """Start a new clip."""
-        self.buffers = _first_buffers(self.runner)
+        self.buffers = None
 
     def push(self, frame: np.ndarray) -> np.ndarray:
         """Read a frame, float32 (height, width, 3) in [0, 1]; give probabilities (labels,) of all frames so far."""
@@ -83,17 +80,14 @@ def run_clip(runner: Runner, clip: np.ndarray) -> np.ndarray:
 
 def stream_clip(runner: Runner, clip: np.ndarray) -> Iterator[tuple[Inputs, Inputs]]:
     """Run a stream file over a clip (1, frames, height, width, 3); yield inputs and outputs of each frame's call."""
-    buffers = _first_buffers(runner)
+    buffers = None
     for frame in range(clip.shape[1]):
         inputs, outputs, buffers = _step(runner, clip[:, frame : frame + 1], buffers)
         yield inputs, outputs
 
 
-def _first_buffers(runner: Runner) -> Inputs:
-    return {name: value for name, value in runner.zeros().items() if name != IMAGE}
-
-
-def _step(runner: Runner, image: np.ndarray, buffers: Inputs) -> tuple[Inputs, Inputs, Inputs]:
-    inputs = {IMAGE: np.ascontiguousarray(image, np.float32), **buffers}
+def _step(runner: Runner, image: np.ndarray, buffers: Inputs | None) -> tuple[Inputs, Inputs, Inputs]:
+    """One call of a stream file: its inputs and outputs, and the buffers for the next call; None starts a clip."""
+    inputs = (buffers or runner.zeros()) | {IMAGE: np.ascontiguousarray(image, np.float32)}
     outputs = runner(inputs)
-    return inputs, outputs, {name: outputs[NEXT + name] for name in buffers}
+    return inputs, outputs, {name: outputs[NEXT + name] for name in inputs if name != IMAGE}

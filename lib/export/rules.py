@@ -4,8 +4,6 @@ A rule takes the operation and its arguments, in which clips are `Frames`, and r
 that it does not cover.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from lib.models.frames import Convolution, Frames, flatten_convolution, max_pool
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv3d.default, aten.conv3d.padding)
+Sizes = Sequence[int]
 CHANNELS_TO_LAST, CHANNELS_TO_SECOND = [0, 2, 3, 4, 1], [0, 4, 1, 2, 3]  # permutations of a clip
 
 
@@ -31,28 +30,22 @@ def _frames(value: Tensor | Frames) -> Frames:
 
 
 def _convolve(_: Any, x: Any, weight: Tensor | Convolution, *more: Any, **options: Any) -> Any:
-    form = weight if isinstance(weight, Convolution) else flatten_convolution(weight, *more, **options)
-    return form(_frames(x)) if form else NotImplemented
+    conv = weight if isinstance(weight, Convolution) else flatten_convolution(weight, *more, **options)
+    return conv.form(_frames(x), conv) if conv else NotImplemented
 
 
 # ---- pooling and padding ---------------------------------------------------------------------------------
 
 
 def _max_pool(
-    _: Any,
-    x: Any,
-    window: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0, 0, 0),
-    dilation: Sequence[int] = (1, 1, 1),
-    ceil: bool = False,
+    _: Any, x: Any, window: Sizes, stride: Sizes = (), padding: Sizes = (0,), dilated: Sizes = (1,), ceil: bool = False
 ) -> Any:
-    if ceil or triple(dilation) != (1, 1, 1):
+    if ceil or triple(dilated) != (1, 1, 1):
         return NotImplemented
     return max_pool(_frames(x), triple(window), triple(stride or window), triple(padding), _pool_images)
 
 
-def _pool_images(images: Tensor, window: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+def _pool_images(images: Tensor, window: Sizes, stride: Sizes, padding: Sizes) -> Tensor:
     """Max pooling, with repeated edges for padding where TensorFlow Lite has no padding of its own.
 
     It has the one that keeps the size. Repeated edges change no maximum, as each window that reaches over an edge holds
@@ -73,9 +66,7 @@ def _repeat_edges(images: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
     return clip.permute(0, 3, 1, 2)
 
 
-def _average_pool(
-    _: Any, x: Any, window: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *more: Any
-) -> Any:
+def _average_pool(_: Any, x: Any, window: Sizes, stride: Sizes = (), padding: Sizes = (0,), *more: Any) -> Any:
     window, stride = triple(window), triple(stride or window)
     if any(triple(padding)) or any(more):
         return NotImplemented
@@ -97,16 +88,18 @@ def _adaptive_pool(target: Any, x: Any, size: Sequence[int]) -> Any:
 
 def _pad(_: Any, x: Any, sides: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """Pad with zeros or repeated edges; sides: two of each axis from the last, as torch has them."""
-    if not isinstance(x, Frames) or x.channels_last or len(sides) != 6 or value:
+    known = len(sides) == 6 and mode in ("constant", "replicate") and not value
+    if not isinstance(x, Frames) or x.channels_last or not known:
         return NotImplemented
     width, height, time = (tuple(sides[at : at + 2]) for at in (0, 2, 4))
-    if mode == "replicate":
-        x = x.each(lambda images: _repeat_edges(images, [height, width]))
-        return x.over_time(lambda columns: _repeat_edges(columns, [time])) if any(time) else x
-    if mode != "constant":
-        return NotImplemented
-    x = x.each(lambda images: functional.pad(images, [*width, *height]))
-    return x.over_time(lambda columns: functional.pad(columns, [0, 0, *time])) if any(time) else x
+
+    def pad_images(images: Tensor, height: Sizes, width: Sizes = (0, 0)) -> Tensor:
+        if mode == "replicate":
+            return _repeat_edges(images, [height, width])
+        return functional.pad(images, [*width, *height])
+
+    x = x.each(lambda images: pad_images(images, height, width))
+    return x.over_time(lambda columns: pad_images(columns, time)) if any(time) else x
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------
@@ -134,12 +127,10 @@ def _pairwise(target: Callable, a: Any, b: Any, **options: Any) -> Any:
     return a.fold(target(a.unfold(), b.unfold(), **options))
 
 
-def _normalise(
-    _: Any, x: Any, weight: Any, bias: Any, mean: Tensor, variance: Tensor, training: bool, *more: Any
-) -> Any:
+def _normalise(_: Any, x: Any, weight: Any, bias: Any, mean: Tensor, variance: Tensor, *more: Any) -> Any:
+    training, _, epsilon, _ = more
     if not isinstance(x, Frames) or x.channels_last or training:
         return NotImplemented
-    epsilon = more[1]
     return x.each(lambda images: functional.batch_norm(images, mean, variance, weight, bias, False, 0.0, epsilon))
 
 
@@ -170,16 +161,6 @@ def _permute(_: Any, x: Any, order: Sequence[int]) -> Any:
     return NotImplemented
 
 
-def _move_axis(_: Any, x: Any, source: int, target: int) -> Any:
-    """A permutation; torch's ONNX exporter does not support moving an axis counted from the end."""
-    if not isinstance(x, Frames) and x.ndim != 5:
-        return NotImplemented
-    order = [axis for axis in range(5) if axis != source % 5]
-    order.insert(target % 5, source % 5)
-    result = _permute(_, x, order)
-    return restored(x).permute(order) if result is NotImplemented else result
-
-
 def _size(_: Any, x: Any, axis: int) -> Any:
     """The length of an axis; the number of clips is open, so it is -1 for `_reshape` and broadcast_to to infer."""
     return -1 if axis == 0 else restored(x).shape[axis]
@@ -203,7 +184,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: _mean,
     aten.cat.default: _concatenate,
     aten.permute.default: _permute,
-    aten.movedim.int: _move_axis,
     aten.sym_size.int: _size,
     aten.reshape.default: _reshape,
     aten.linear.default: _linear,

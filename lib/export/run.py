@@ -1,9 +1,8 @@
 """Make every file of a trained run: convert, quantise, describe, time, and predict the test split with it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from lib.data.layouts import LAYOUTS
-from lib.export import CLIP, IMAGE, Inputs, network, write
+from lib.export import CLIP, IMAGE, LOGITS, Inputs, network, write
 from lib.export.predict import FORMATS, Runner, run_clip, stream_clip
 from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import replacing
 from lib.predictions import Predictions
+from lib.recipes import ClipRecipe
 from lib.runs import Run
-from lib.settings import StudyError
+from lib.settings import StudyError, load_yaml
 from lib.training import BEST, compute_in_float32
 
 CALIBRATION, STREAM_CALIBRATION = (
@@ -28,8 +28,7 @@ CALIBRATION, STREAM_CALIBRATION = (
 KEPT = (0, 1 / 8, 1 / 3, 1 / 2)  # shares of the layers, from the input, that an int8 file may keep in float32
 AGREEMENT = 0.95  # of an int8 file with the trained model on val, below which it keeps more layers
 WARM_UP, LEAST, MOST, SECONDS = 2, 5, 50, 0.4  # repetitions of a timing, and the time after which it stops
-
-# ---- the pipeline ----------------------------------------------------------------------------------------
+TEXTS = load_yaml(Path(__file__).with_name("texts.yaml"))
 
 
 def export_run(run: Run) -> pd.DataFrame:
@@ -93,16 +92,13 @@ def load_trained(run: Run) -> keras.Model:
     return model
 
 
-def clips(run: Run, split: str) -> Iterator[np.ndarray]:
-    """Every clip of a split as a file reads it, float32 (1, frames, …)."""
-    batches, frames = _single(run, split), _input(run)["shape"][1]
-    for number in range(len(batches)):
-        yield of_length(batches[number][0], frames)
-
-
-def _single(run: Run, split: str) -> Any:
-    recipe = run.config.train.model_copy(update={"batch_size": 1})
-    return run.batches(split, recipe, vary=False, targets=False)
+def clips(run: Run, split: str, count: int | None = None) -> Iterator[np.ndarray]:
+    """Clips of a split as a file reads them, float32 (1, frames, …): all, or `count` spread evenly over it."""
+    recipe, frames = run.config.train.model_copy(update={"batch_size": 1}), describe_input(run)["shape"][1]
+    batches = run.batches(split, recipe, vary=False, targets=False)
+    chosen = np.unique(np.linspace(0, len(batches) - 1, count).astype(int)) if count else range(len(batches))
+    for number in chosen:
+        yield of_length(batches[int(number)][0], frames)
 
 
 def of_length(clip: np.ndarray, frames: int) -> np.ndarray:
@@ -112,17 +108,10 @@ def of_length(clip: np.ndarray, frames: int) -> np.ndarray:
 
 
 def calibrate(run: Run, runner: Runner) -> list[Inputs]:
-    """Inputs to measure int8's ranges on: clips spread evenly over train, in a stream each frame with its buffers.
-
-    Raises StudyError when train has no clips.
-    """
-    stream = IMAGE in runner.zeros()
-    batches, frames = _single(run, "train"), _input(run)["shape"][1]
-    chosen = np.unique(np.linspace(0, len(batches) - 1, STREAM_CALIBRATION if stream else CALIBRATION).astype(int))
-    spread = [of_length(batches[int(number)][0], frames) for number in chosen]
-    if stream:
-        return [inputs for clip in spread for inputs, _ in stream_clip(runner, clip)]
-    return [{CLIP: clip} for clip in spread]
+    """Inputs to measure int8's ranges on, from training clips; in a stream those of each frame, with its buffers."""
+    if IMAGE in runner.zeros():
+        return [inputs for clip in clips(run, "train", STREAM_CALIBRATION) for inputs, _ in stream_clip(runner, clip)]
+    return [{CLIP: clip} for clip in clips(run, "train", CALIBRATION)]
 
 
 def quantise(run: Run, suffix: str, precision: str, exact: bytes, calibration: list[Inputs]) -> tuple[bytes, float]:
@@ -167,24 +156,18 @@ def latency(work: Callable[..., Any], *arguments: Any) -> float:
     return 1000 * float(np.median(taken))
 
 
-# ---- what a file says about itself -----------------------------------------------------------------------
-
-WLASL_LICENCE = (
-    "Trained on WLASL (Li et al. 2020), which is licensed under the Computational Use of Data Agreement, C-UDA 1.0 "
-    "(https://github.com/dxli94/WLASL/blob/master/C-UDA-1.0.pdf): for computational use only and, as its authors ask, "
-    "for academic, non-commercial purposes. Anyone who passes this model on must pass these terms on."
-)
-SAMPLE_LICENCE = "Trained on synthetic drawings that this project generates: free to use, and of no use for signing."
-OWN_LICENCE = "Trained on clips whose licence is not known here: do not redistribute."
-
-
 def describe(run: Run, form: str, precision: str) -> dict[str, Any]:
     """What a program needs to know to use a file; it is stored in the file as JSON."""
-    study, clip = run.study, _input(run)
+    study, clip = run.study, describe_input(run)
     inputs = {CLIP: clip}
     if form.endswith("-stream"):
-        image = clip | {"shape": [1, 1, *clip["shape"][2:]], "frames": "one per call, in order"}
-        inputs = {IMAGE: image, "all others": "float32; zeros for the first frame, then the output next_<name>"}
+        image = clip | {"shape": [1, 1, *clip["shape"][2:]], "frames": TEXTS["inputs"]["stream"]["image"]}
+        inputs = {IMAGE: image, "all others": TEXTS["inputs"]["stream"]["others"]}
+    data = f"Trained on {len(run.clips('train'))} clips, split “{study.split}”."
+    if study.synthetic:
+        data = f"SYNTHETIC: generated signing, of no use for real signs. {data}"
+    if published := WEIGHTS.get(getattr(run.config, "weights", None)):
+        data += f" Initialised with published weights of {published.trained_on} ({published.licence}, {published.url})."
     return {
         "name": f"{study.name}/{run.name}",
         "model": run.config.model,
@@ -192,38 +175,17 @@ def describe(run: Run, form: str, precision: str) -> dict[str, Any]:
         "precision": precision,
         "frames": clip["shape"][1],  # of a whole clip
         "input": inputs,
-        "output": {"logits": "float32 (1, labels); their softmax gives probabilities, in the order of the labels"},
-        "data": _data(run),
-        "licence": SAMPLE_LICENCE if study.synthetic else OWN_LICENCE if "clips" in study.sources else WLASL_LICENCE,
+        "output": {LOGITS: TEXTS["output"]},
+        "data": data,
+        "licence": TEXTS["licences"]["sample" if study.synthetic else "own" if "clips" in study.sources else "wlasl"],
     }
 
 
-def _input(run: Run) -> dict[str, Any]:
-    """How a program prepares a clip."""
-    config = run.config
-    if family_of(config.model).kind == "poses":
-        joints = list(LAYOUTS[run.study.layout].joints)
-        return {
-            "shape": [1, config.max_frames, len(joints), 3],
-            "values": "float32: x and y in any unit and 1 for a joint that was seen, else 0, 0, 0; normalised inside "
-            "the model",
-            "frames": "all from the first to the last with a joint; a longer clip is resampled evenly to this number, "
-            "a shorter one padded with zeros at the end",
-            "joints": joints,
-        }
-    return {
-        "shape": [1, config.frames, config.size, config.size, 3],
-        "values": "float32 in [0, 1], red, green, blue; mean and standard deviation are normalised inside the model",
-        "frames": "the middle one of each of this number of equal spans of the sign",
-        "crop": "square around the signer's box or, without a box, the centre of the frame",
-        "margin": run.study.clips.margin,  # on each side, as a share of the box's longer side
-    }
-
-
-def _data(run: Run) -> str:
-    text = "SYNTHETIC: generated signing, of no use for real signs. " if run.study.synthetic else ""
-    text += f"Trained on {len(run.clips('train'))} clips, split “{run.study.split}”."
-    if (name := getattr(run.config, "weights", None)) and name in WEIGHTS:
-        published = WEIGHTS[name]
-        text += f" Initialised with published weights of {published.trained_on} ({published.licence}, {published.url})."
-    return text
+def describe_input(run: Run) -> dict[str, Any]:
+    """How a program prepares a clip: its shape, (1, frames, …), and the rest in words."""
+    config, texts = run.config, TEXTS["inputs"][family_of(run.config.model).kind]
+    if isinstance(config, ClipRecipe):
+        shape = [1, config.frames, config.size, config.size, 3]
+        return {"shape": shape, **texts, "margin": run.study.clips.margin}
+    joints = list(LAYOUTS[run.study.layout].joints)
+    return {"shape": [1, config.max_frames, len(joints), 3], **texts, "joints": joints}

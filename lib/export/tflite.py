@@ -1,7 +1,5 @@
 """TensorFlow Lite: convert torch networks to files of built-in operations, quantise and run them."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -11,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -20,19 +18,13 @@ from ai_edge_litert.interpreter import Interpreter
 from lib.export import DESCRIPTION, LABELS, Inputs
 from lib.settings import StudyError
 
-if TYPE_CHECKING:
-    import torch
-
 SIGNATURE = "serving_default"
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # in int8; everything else is faster in float32
 
 
-def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes:
-    """Convert a network to a float32 file for one clip, whose inputs are named as in `example`.
-
-    Raises StudyError when an operation has no built-in counterpart.
-    """
+def convert(network: Any, example: dict[str, Any]) -> bytes:
+    """Convert a network to a float32 file for one clip."""
     import litert_torch
 
     example = {name: value[:1] for name, value in example.items()}
@@ -47,14 +39,7 @@ def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes
 
 
 def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (), kept: float = 0) -> bytes:
-    """Convert a float32 file to one of PRECISIONS; inputs and outputs stay float32.
-
-    float16: weights in float16, computed in float32. int8-dynamic: weights in int8 per channel, ranges of activations
-    measured in each call. int8: inputs and outputs of LAYERS in int8 as well, in ranges measured on `calibration`; the
-    rest stays float32, as coordinates, masks and the sums of a stream need more than 256 steps.
-    kept: share of LAYERS, counted from the input, that stay float32.
-    Raises StudyError for int8 without calibration data, and ValueError for an unknown precision.
-    """
+    """Convert a float32 file to one of PRECISIONS."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName as Operation
@@ -104,10 +89,9 @@ def _measure(content: bytes, recipe: list[dict[str, Any]], inputs: list[Inputs])
 
 
 class Runner:
-    """Runs a file: inputs by name to outputs by name."""
+    """Runs a file on one clip."""
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
-        """Raises StudyError when the content is not a TensorFlow Lite model."""
         self.content = content  # the interpreter reads it without keeping it alive
         try:
             self.interpreter = Interpreter(model_content=content, num_threads=threads)
@@ -116,11 +100,9 @@ class Runner:
             raise StudyError(f"not a TensorFlow Lite model that can be run: {shorten(str(error), 300)}") from None
 
     def __call__(self, inputs: Inputs) -> Inputs:
-        """Run the file once; inputs are float32 of one clip."""
         return self.run(**inputs)
 
     def zeros(self) -> Inputs:
-        """All inputs of one clip, filled with zeros."""
         details = self.run.get_input_details()
         return {name: np.zeros(detail["shape"], detail["dtype"]) for name, detail in details.items()}
 
@@ -131,7 +113,7 @@ def operations(content: bytes) -> Counter[str]:
 
 
 def custom_ops(content: bytes) -> dict[str, int]:
-    """Count the operations that are not built in, such as TensorFlow's ("Flex"), by name."""
+    """Count the operations that are not built in, such as TensorFlow's ("Flex")."""
     return {name: count for name, count in operations(content).items() if name.startswith(("custom ", "STABLEHLO"))}
 
 
@@ -156,10 +138,7 @@ def _operators(content: bytes) -> list[tuple[str, str]]:
 
 
 def add_metadata(content: bytes, description: dict[str, Any], labels: list[str]) -> bytes:
-    """Append a description (JSON) and the labels, in the order of the logits, as a zip archive.
-
-    TensorFlow Lite's own metadata are stored so, and every unzipper reads them.
-    """
+    """Append description and labels as a zip archive, as TensorFlow Lite's own metadata are."""
     about = json.dumps(description, indent=1, ensure_ascii=False)
     texts = {f"{LABELS}.txt": "\n".join(labels) + "\n", f"{DESCRIPTION}.json": about}
     file = io.BytesIO(content)
@@ -170,7 +149,7 @@ def add_metadata(content: bytes, description: dict[str, Any], labels: list[str])
 
 
 def read_metadata(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Read description and labels. Raises OSError, KeyError, ValueError or BadZipFile when there are none."""
+    """Read description and labels from the archive."""
     with zipfile.ZipFile(path) as file:
         labels, description = (file.read(name).decode() for name in (f"{LABELS}.txt", f"{DESCRIPTION}.json"))
     return json.loads(description), labels.split("\n")[:-1]

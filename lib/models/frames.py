@@ -11,12 +11,14 @@ three-dimensional convolution, and no pooling over time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Triple = tuple[int, ...]  # of time, height and width
 
 
 @dataclass
@@ -31,12 +33,12 @@ class Frames:
     channels_last: bool = False
 
     @classmethod
-    def of(cls, clip: Tensor) -> Frames:
-        """Split a clip (batch, channels, frames, height, width)."""
-        return cls(_images(clip.permute(0, 2, 3, 4, 1)), clip.shape[2])
+    def of(cls, clip: Tensor, channels_last: bool = False) -> Frames:
+        """Split a clip into images; `clip` joins them again."""
+        clip = clip if channels_last else clip.permute(0, 2, 3, 4, 1)
+        return cls(clip.reshape(-1, *clip.shape[2:]).permute(0, 3, 1, 2), clip.shape[1], channels_last)
 
     def clip(self) -> Tensor:
-        """Join the frames to a clip."""
         return self.unfold() if self.channels_last else self.unfold().permute(0, 4, 1, 2, 3)
 
     def unfold(self) -> Tensor:
@@ -45,12 +47,12 @@ class Frames:
         return images.reshape(-1, self.count, *images.shape[1:])
 
     def fold(self, clip: Tensor) -> Frames:
-        """Turn what was computed from `unfold` back into frames."""
-        return Frames(_images(clip), clip.shape[1], self.channels_last)
+        """What was computed from `unfold`, as frames of this clip's order of axes."""
+        return replace(Frames.of(clip, channels_last=True), channels_last=self.channels_last)
 
     def each(self, layer: Callable[[Tensor], Tensor]) -> Frames:
         """Apply a layer to every image."""
-        return Frames(layer(self.images), self.count, self.channels_last)
+        return replace(self, images=layer(self.images))
 
     def over_time(self, layer: Callable[[Tensor], Tensor]) -> Frames:
         """Apply a layer to images (batch, channels, count, height × width); it must keep the width."""
@@ -61,30 +63,22 @@ class Frames:
         return Frames(images.permute(0, 3, 1, 2), result.shape[2], self.channels_last)
 
 
-def _images(clip: Tensor) -> Tensor:
-    return clip.reshape(-1, *clip.shape[2:]).permute(0, 3, 1, 2)
-
-
 # ---- convolutions ----------------------------------------------------------------------------------------
 
 
 class Convolution(NamedTuple):
     """A three-dimensional convolution prepared as one or more two-dimensional ones, by `flatten_convolution`.
 
-    size, stride and padding are of time, height and width; each weight is (outputs, inputs / groups, height, width).
+    Each weight is (outputs, inputs / groups, height, width).
     """
 
     form: Callable[[Frames, Convolution], Frames]
     weights: list[Tensor]
     bias: Tensor | None
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
+    size: Triple
+    stride: Triple
+    padding: Triple
     groups: int
-
-    def __call__(self, x: Frames) -> Frames:
-        """Convolve a clip."""
-        return self.form(x, self)
 
     def images(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve single images with one of the weights."""
@@ -96,12 +90,7 @@ class Convolution(NamedTuple):
 
 
 def flatten_convolution(
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] | int = 1,
-    padding: Sequence[int] | int | str = 0,
-    dilation: Sequence[int] | int = 1,
-    groups: int = 1,
+    weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Convolution | None:
     """Prepare a convolution given by the arguments of torch's conv3d; None if it has no two-dimensional form here."""
     size, stride = tuple(weight.shape[2:]), triple(stride)
@@ -125,7 +114,7 @@ def flatten_convolution(
     return Convolution(form, weights, bias, size, stride, padding, groups)
 
 
-def triple(value: Sequence[int] | int) -> tuple[int, ...]:
+def triple(value: Sequence[int] | int) -> Triple:
     """The values for time, height and width, where torch accepts one for all three."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * 3 if len(values) == 1 else values
@@ -170,11 +159,7 @@ def _stacked(x: Frames, conv: Convolution) -> Frames:
 
 
 def max_pool(
-    x: Frames,
-    window: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    pool: Callable[..., Tensor] = functional.max_pool2d,
+    x: Frames, window: Triple, stride: Triple, padding: Triple, pool: Callable[..., Tensor] = functional.max_pool2d
 ) -> Frames:
     """Max pooling of each image, then over time, by a function of images, window, stride and padding."""
     if window[1:] != (1, 1) or stride[1:] != (1, 1):
@@ -195,7 +180,7 @@ def flatten_convolutions(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.MaxPool3d):
             module.__class__ = FlatMaxPool3d
-        elif isinstance(module, nn.Conv3d) and (form := _prepare(module)) and form.form is not _stacked:
+        elif isinstance(module, nn.Conv3d) and (conv := _prepare(module)) and conv.form is not _stacked:
             module.__class__ = FlatConv3d
 
 
@@ -206,23 +191,22 @@ def _prepare(module: nn.Conv3d) -> Convolution | None:
 
 
 class FlatConv3d(nn.Conv3d):
-    """A convolution with a two-dimensional form."""
+    """A convolution of clips that are channels_last_3d in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (batch, channels, frames, height, width), in memory channels_last_3d."""
         if not self.training or x.device.type != "cpu":
             return super().forward(x)
+        conv = _prepare(self)
         if self.groups > 1 and self.stride[1] > 1:  # its gradient is slow in bfloat16
             with torch.autocast("cpu", enabled=False):
-                return _prepare(self)(Frames.of(x.float())).clip().to(x.dtype)
-        return _prepare(self)(Frames.of(x)).clip()
+                return conv.form(Frames.of(x.float()), conv).clip().to(x.dtype)
+        return conv.form(Frames.of(x), conv).clip()
 
 
 class FlatMaxPool3d(nn.MaxPool3d):
-    """Max pooling of each frame, then over time; without dilation or ceil_mode."""
+    """Max pooling of clips that are channels_last_3d in memory; without dilation or ceil_mode."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool (batch, channels, frames, height, width), in memory channels_last_3d."""
         if not self.training or x.device.type != "cpu":
             return super().forward(x)
         return max_pool(Frames.of(x), triple(self.kernel_size), triple(self.stride), triple(self.padding)).clip()

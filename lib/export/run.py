@@ -16,7 +16,6 @@ from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import replacing
 from lib.predictions import Predictions
-from lib.recipes import ClipRecipe
 from lib.runs import Run
 from lib.settings import StudyError, load_yaml
 from lib.training import BEST, compute_in_float32
@@ -130,9 +129,7 @@ def quantise(run: Run, suffix: str, precision: str, exact: bytes, calibration: l
         content = maker.quantise(exact, precision, calibration, kept)
         agreement = _predict(run, "val", maker.Runner(content), source).agreement(source)
         tried.append((agreement, -kept, content))
-        print(
-            f"{suffix} {precision}, {kept:.0%} of the layers in float32: agreement on val {agreement:.1%}", flush=True
-        )
+        print(f"{precision}, {kept:.0%} of the layers in float32: agreement on val {agreement:.1%}", flush=True)
         if agreement >= AGREEMENT:
             break
     _, kept, content = max(tried)
@@ -183,9 +180,10 @@ def describe(run: Run, form: str, precision: str) -> dict[str, Any]:
 
 def describe_input(run: Run) -> dict[str, Any]:
     """How a program prepares a clip: its shape, (1, frames, …), and the rest in words."""
-    config, texts = run.config, TEXTS["inputs"][family_of(run.config.model).kind]
-    if isinstance(config, ClipRecipe):
-        shape = [1, config.frames, config.size, config.size, 3]
-        return {"shape": shape, **texts, "margin": run.study.clips.margin}
-    joints = list(LAYOUTS[run.study.layout].joints)
-    return {"shape": [1, config.max_frames, len(joints), 3], **texts, "joints": joints}
+    config, kind = run.config, family_of(run.config.model).kind
+    if kind == "clips":
+        size = {"shape": [1, config.frames, config.size, config.size, 3], "margin": run.study.clips.margin}
+    else:
+        joints = list(LAYOUTS[run.study.layout].joints)
+        size = {"shape": [1, config.max_frames, len(joints), 3], "joints": joints}
+    return size | TEXTS["inputs"][kind]

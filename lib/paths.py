@@ -59,8 +59,12 @@ class Paths:
         suffix, _, stream = form.partition("-")
         return self.data / "exports" / f"{'-'.join(filter(None, (run, stream, precision)))}.{suffix}"
 
+    def exported_predictions(self, run: str, form: str, precision: str) -> Path:
+        """The predictions of an exported file for the test clips."""
+        return self.run(run) / "exports" / f"predictions-test-{form}-{precision}.npz"
+
     def export_table(self, run: str) -> Path:
-        """Size, accuracy and latency of a run's exported files."""
+        """Size, latency and operations of a run's exported files."""
         return self.run(run) / "export.csv"
 
     def table(self, name: str) -> Path:

@@ -79,6 +79,12 @@ class Predictions:
         except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise StudyError(f"{path}: not a valid predictions file: {error}") from None
 
+    def agreement(self, other: "Predictions") -> float:
+        """Share of the clips that both assign to the same gloss. Raises StudyError when they are of different clips."""
+        if not np.array_equal(self.video_id, other.video_id):
+            raise StudyError("the exported file and the run predict different clips: train and export the run again")
+        return float((self.logits.argmax(1) == other.logits.argmax(1)).mean())
+
     def _check_shapes(self) -> None:
         rows, classes = len(self.video_id), len(self.glosses)
         if rows == 0 or classes == 0:

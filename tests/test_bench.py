@@ -11,7 +11,7 @@ import pytest
 from bench import __main__ as bench
 from bench import clips, costs, export, official, preprocessing, report, spobet, torch_video
 from bench.sides import REPOSITORY, Side, Taken, alternate
-from lib.export.files import open_model
+from lib.export.predict import open_model
 from lib.models.cost import costs as costs_of
 
 COLUMNS = ["measured", "unit", "ours", "peer", "ratio", "lowest", "highest", "target", "met"]

@@ -17,22 +17,24 @@ from torch import nn
 
 from bench.clips import make_videos
 from lib.data.video import read_clip
-from lib.evaluation import Predictions
-from lib.export import network, stream, tflite, verify
+from lib.export import bundle, network, tflite, write
 from lib.export import onnx as onnx_files
-from lib.export.files import add_metadata, open_model, read_metadata, runner_of
-from lib.export.onnx_graph import activations_first
-from lib.export.run import of_length, write
+from lib.export.onnx import activations_first
+from lib.export.predict import FORMATS, Stream, open_model, read_metadata, run_clip
+from lib.export.run import latency, of_length
 from lib.figures import runs as figures
 from lib.models import build
 from lib.models.layers import frame_differences
-from lib.models.movinet_sizes import SIZES
+from lib.models.movinet_sizes import SIZES, Block, Size
 from lib.paths import Paths
+from lib.predictions import Predictions
 from lib.settings import StudyError
-from test_movinet import SMALL
 
 SIZE, FRAMES = 32, 4
 LABELS = ["book", "drink"]
+SMALL = Size(
+    stem=8, project=16, clip=(FRAMES, SIZE, SIZE), blocks=(Block(8, (16,), "15", 2), Block(12, (24, 24), "53 33", 2))
+)
 
 
 class Toy(nn.Module):
@@ -66,7 +68,7 @@ def toy(clips):
 
 @pytest.fixture(scope="module")
 def toy_tflite(toy):
-    return tflite.convert(toy[0], network.of_one(toy[1]))
+    return tflite.convert(toy[0], toy[1])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def toy_onnx(toy):
 
 
 def logits(suffix, content, clips):
-    runner = runner_of(suffix, content)
+    runner = FORMATS[suffix].Runner(content)
     return np.concatenate([runner({"clip": clip[None]})["logits"] for clip in clips])
 
 
@@ -90,7 +92,7 @@ class ChangingToy(Toy):
 def test_a_network_that_reads_differences_of_frames_gives_the_same_logits(kind, toy, clips):
     model = ChangingToy().eval()
     flat, example = network.prepare(model, {"clip": torch.as_tensor(clips[:2])})
-    content = tflite.convert(flat, network.of_one(example)) if kind == ".tflite" else onnx_files.convert(flat, example)
+    content = tflite.convert(flat, example) if kind == ".tflite" else onnx_files.convert(flat, example)
     with torch.no_grad():
         expected = model(clip=torch.as_tensor(clips))["logits"].numpy()
     assert np.abs(expected - toy[2]).max() > 0.01
@@ -158,7 +160,7 @@ def test_weights_of_one_shape_are_not_taken_for_one_another():
     with torch.no_grad():
         flat, example = network.prepare(model, {"clip": clip})
         wanted = model(clip=clip)["logits"].numpy()
-    given = runner_of(".tflite", tflite.convert(flat, network.of_one(example)))({"clip": clip[:1].numpy()})["logits"]
+    given = tflite.Runner(tflite.convert(flat, example))({"clip": clip[:1].numpy()})["logits"]
     np.testing.assert_allclose(given, wanted[:1], atol=1e-6)
     assert np.ptp(wanted) > 0.01
 
@@ -178,7 +180,7 @@ def test_weights_are_kept_in_the_type_that_the_precision_says(toy_tflite, toy_on
 
 
 def test_an_onnx_file_takes_any_number_of_clips_and_is_of_the_standard(toy, toy_onnx, clips):
-    runner = runner_of(".onnx", toy_onnx)
+    runner = onnx_files.Runner(toy_onnx)
     np.testing.assert_allclose(runner({"clip": clips})["logits"], toy[2], atol=1e-5)
     model = onnx.load_from_string(toy_onnx)
     onnx.checker.check_model(model)
@@ -227,7 +229,7 @@ def test_operations_that_are_not_built_in_are_seen(toy_tflite, toy_onnx):
 def test_labels_and_description_travel_in_the_file_and_change_no_logit(request, tmp_path, clips, kind):
     content = request.getfixturevalue(f"toy_{kind[1:]}")
     description = {"licence": "none – a test", "input": {"clip": {"shape": [1, 4]}}}
-    (tmp_path / f"toy{kind}").write_bytes(add_metadata(content, kind, description, ["éa", "b c"]))
+    (tmp_path / f"toy{kind}").write_bytes(FORMATS[kind].add_metadata(content, description, ["éa", "b c"]))
     assert read_metadata(tmp_path / f"toy{kind}") == (description, ["éa", "b c"])
     runner = open_model(tmp_path / f"toy{kind}")
     np.testing.assert_array_equal(runner({"clip": clips[:1]})["logits"], logits(kind, content, clips[:1]))
@@ -246,7 +248,7 @@ def test_a_file_that_is_no_model_or_carries_nothing_is_one_clear_error(tmp_path,
     with pytest.raises(StudyError, match=r"c\.tflite: cannot be read"):
         open_model(tmp_path / "c.tflite")
     with pytest.raises(StudyError, match=r"suffix \.tflite or \.onnx, not '\.pb'"):
-        runner_of(".pb", b"")
+        open_model(tmp_path / "d.pb")
 
 
 def test_a_path_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(tmp_path):
@@ -293,20 +295,20 @@ def files(movinet, tmp_path_factory):
     whole, frame = network.whole(model, clips[:1]), network.streaming(model)
     contents = {
         "whole.onnx": onnx_files.convert(*whole),
-        "stream.tflite": tflite.convert(frame[0], network.of_one(frame[1])),
+        "stream.tflite": tflite.convert(*frame),
         "stream.onnx": onnx_files.convert(*frame),
     }
     for name, content in contents.items():
         shape = [1, FRAMES if name.startswith("whole") else 1, SIZE, SIZE, 3]
         description = {"frames": FRAMES, "input": {"clip": {"shape": shape, "margin": 0.1}}}
-        (folder / name).write_bytes(add_metadata(content, f".{name.split('.')[1]}", description, LABELS))
+        (folder / name).write_bytes(FORMATS[f".{name.split('.')[1]}"].add_metadata(content, description, LABELS))
     return folder
 
 
 @pytest.mark.parametrize("name", ["stream.tflite", "stream.onnx"])
 def test_frame_by_frame_equals_the_whole_clip(files, movinet, name):
     model, clips = movinet
-    camera = stream.Stream(files / name)
+    camera = Stream(files / name)
     assert camera.labels == LABELS
     for clip in clips:
         camera.reset()
@@ -314,13 +316,13 @@ def test_frame_by_frame_equals_the_whole_clip(files, movinet, name):
             probabilities = camera.push(frame)
             wanted = keras.ops.softmax(model(clip[None, :count]))[0]
             np.testing.assert_allclose(probabilities, keras.ops.convert_to_numpy(wanted), atol=1e-4)
-        by_frame = stream.run_clip(camera.runner, clip[None])
+        by_frame = run_clip(camera.runner, clip[None])
         np.testing.assert_allclose(by_frame, keras.ops.convert_to_numpy(model(clip[None])), atol=1e-4)
     assert np.ptp(probabilities) > 0.1
 
 
 def test_a_new_clip_begins_with_nothing_remembered(files, movinet):
-    camera = stream.Stream(files / "stream.tflite")
+    camera = Stream(files / "stream.tflite")
     frames = movinet[1][0]
     first = camera.push(frames[0])
     assert not np.array_equal(camera.push(frames[1]), first)
@@ -337,7 +339,7 @@ def test_a_file_of_a_stream_is_of_the_operations_that_phones_are_fast_at(files):
 
 
 def test_a_base_model_cannot_go_frame_by_frame():
-    with pytest.raises(ValueError, match="looks ahead"):
+    with pytest.raises(ValueError, match="uses future frames"):
         network.streaming(build("movinet-a0", 2, clip=(FRAMES, SIZE, SIZE)))
 
 
@@ -365,9 +367,9 @@ def test_poses_padded_to_one_length_give_the_logits_of_the_unpadded_clip():
     clip[..., :2] *= clip[..., 2:]
     wanted = keras.ops.convert_to_numpy(model(clip))
     flat, example = network.whole(model, of_length(clip, 20))
-    contents = {".tflite": tflite.convert(flat, network.of_one(example)), ".onnx": onnx_files.convert(flat, example)}
+    contents = {".tflite": tflite.convert(flat, example), ".onnx": onnx_files.convert(flat, example)}
     for suffix, content in contents.items():
-        given = runner_of(suffix, content)({"clip": of_length(clip, 20)})["logits"]
+        given = FORMATS[suffix].Runner(content)({"clip": of_length(clip, 20)})["logits"]
         np.testing.assert_allclose(given, wanted, atol=1e-4)
     assert np.ptp(wanted) > 0.1
 
@@ -388,13 +390,13 @@ def predictions(rows):
 
 def test_a_file_is_compared_clip_by_clip_with_its_source():
     source, file = predictions([[2, 1], [0, 3], [5, 4]]), predictions([[2, 1.5], [1, 0], [5, 4]])
-    assert verify.compare(file, source) == {
+    assert bundle.compare(file, source) == {
         "top1": pytest.approx(2 / 3), "top1_source": pytest.approx(1.0),
         "agreement": pytest.approx(2 / 3), "max_abs_diff": 3.0,
     }  # fmt: skip
     other = Predictions(np.array(["7", "8", "9"]), source.label, source.logits, source.glosses)
     with pytest.raises(StudyError, match="different clips"):
-        verify.compare(other, source)
+        bundle.compare(other, source)
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -406,7 +408,7 @@ def test_a_file_is_compared_clip_by_clip_with_its_source():
 ])  # fmt: skip
 def test_only_a_file_that_is_the_trained_model_passes(change, said):
     row = {"precision": "float32", "agreement": 1.0, "max_abs_diff": 1e-4, "flex_ops": 0} | change
-    assert (said in verify.problem(row)) if said else not verify.problem(row)
+    assert (said in bundle.problem(row)) if said else not bundle.problem(row)
 
 
 def test_latency_is_the_median_after_warming_up():
@@ -417,25 +419,34 @@ def test_latency_is_the_median_after_warming_up():
 
         time.sleep(next(taken))
 
-    assert 0.9 < verify.latency(work) < 20
+    assert 0.9 < latency(work) < 20
 
 
-def test_rows_of_all_exported_runs_make_one_table_in_the_contracts_columns(tmp_path, monkeypatch):
+def test_rows_of_all_exported_runs_make_one_table_whose_scores_come_from_the_predictions(tmp_path):
     class Two:
         name, paths, exports = "two", Paths("two", tmp_path), ["b", "a"]
 
+    facts = {"format": "onnx", "precision": "int8", "bytes": 9, "flex_ops": 0}
+    facts |= {"latency_ms_1_thread": 1.0, "latency_ms_2_threads": 0.5}
     for run in "ab":
-        row = dict.fromkeys(verify.COLUMNS, 1) | {"run": run}
-        verify.write_table([row], verify.table_path(Two(), run))
-    table = verify.gather(Two())
+        predictions([[2, 1], [0, 3]]).save(Two.paths.predictions(run))
+        predictions([[2, 1], [4, 3]] if run == "a" else [[2, 1], [0, 3]]).save(
+            Two.paths.exported_predictions(run, "onnx", "int8")
+        )
+        # An earlier version also stored scores, which are not read.
+        pd.DataFrame([{"run": run, **facts, "top1": 0.1}]).to_csv(Two.paths.export_table(run), index=False)
+    table = bundle.gather(Two())
     assert table["run"].tolist() == ["b", "a"]
+    assert table["top1"].tolist() == [1, 0.5]
+    assert table["agreement"].tolist() == [1, 0.5]
+    assert table["max_abs_diff"].tolist() == [0, 4]
     assert list(pd.read_csv(Two.paths.table("export.csv"))) == [
         "run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff",
         "latency_ms_1_thread", "latency_ms_2_threads", "flex_ops",
     ]  # fmt: skip
-    verify.table_path(Two(), "a").unlink()
+    Two.paths.export_table("a").unlink()
     with pytest.raises(StudyError, match="run a is not exported: run `make study STUDY=two`"):
-        verify.gather(Two())
+        bundle.gather(Two())
 
 
 def test_a_model_computes_in_float32_whatever_it_was_built_for():
@@ -455,7 +466,7 @@ def test_a_model_computes_in_float32_whatever_it_was_built_for():
 
 
 def test_description_is_json(tmp_path, toy_onnx):
-    (tmp_path / "a.onnx").write_bytes(add_metadata(toy_onnx, ".onnx", {"a": [1]}, ["x"]))
+    (tmp_path / "a.onnx").write_bytes(onnx_files.add_metadata(toy_onnx, {"a": [1]}, ["x"]))
     properties = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert json.loads(properties["description"]) == {"a": [1]}
 
@@ -518,7 +529,7 @@ def test_int8_leaves_a_skip_connection_around_a_layer_as_it_is(kind):
     maker = {"onnx": onnx_files, "tflite": tflite}[kind]
     content = maker.quantise(maker.convert(Skip().eval(), {"clip": loud}), "int8", [{"clip": loud.numpy()}])
     quiet = np.linspace(0, 2, 48, dtype=np.float32).reshape(1, 3, 4, 4)
-    np.testing.assert_allclose(runner_of(f".{kind}", content)({"clip": quiet})["logits"], np.maximum(quiet - 1, 0))
+    np.testing.assert_allclose(maker.Runner(content)({"clip": quiet})["logits"], np.maximum(quiet - 1, 0))
 
 
 def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():

@@ -10,12 +10,10 @@ from scipy.special import softmax
 
 from helpers import RECIPE, make_study
 from lib.evaluation import write_metrics
-from lib.export import tflite
-from lib.export.card import accuracy, left_alone
-from lib.export.files import read_metadata, runner_of
-from lib.export.predict import predict
-from lib.export.release import release
-from lib.export.run import KEPT, Form, export_run, in_precision, path_of, trained
+from lib.export import network, tflite
+from lib.export.bundle import card, gather, release, score_run
+from lib.export.predict import predict, read_metadata
+from lib.export.run import KEPT, calibrate, clips, export_run, load_trained, quantise
 from lib.predictions import Predictions
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
@@ -27,7 +25,7 @@ FILES += [("onnx", p) for p in ("float32", "float16", "int8")]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A run of a study that is trained and exported, and the table."""
+    """A run of a study that is trained and exported, and the rows of its files."""
     folder = tmp_path_factory.mktemp("exported")
     (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
     with pytest.MonkeyPatch.context() as patch:
@@ -41,13 +39,14 @@ def exported(tmp_path_factory):
         for split in ("val", "test"):
             path = study.paths.metrics(RUN, split)
             write_metrics(path, run.predict(model, split), **run.facts(model, split))
-        yield run, export_run(open_run(study, RUN))
+        table = export_run(open_run(study, RUN))
+        pd.testing.assert_frame_equal(pd.read_csv(study.paths.export_table(RUN)), table, rtol=1e-4, check_dtype=False)
+        yield run, gather(study)
 
 
 def test_every_file_is_the_trained_model(exported):
     run, table = exported
     assert list(zip(table["format"], table["precision"], strict=True)) == FILES
-    pd.testing.assert_frame_equal(pd.read_csv(run.report / "export.csv"), table, rtol=1e-4, check_dtype=False)
     exact = table[table["precision"] == "float32"]
     assert (exact["agreement"] == 1).all()
     assert (exact["max_abs_diff"] < 1e-4).all()
@@ -63,7 +62,7 @@ def test_every_file_is_the_trained_model(exported):
 def test_every_file_says_what_it_is(exported):
     run, table = exported
     for row in table.to_dict("records"):
-        path = path_of(run.study, RUN, row["format"], row["precision"])
+        path = run.study.paths.exported(RUN, row["format"], row["precision"])
         assert path.stat().st_size == row["bytes"]
         description, labels = read_metadata(path)
         assert labels == run.glosses
@@ -80,12 +79,12 @@ def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
     expected = dict(zip(source.video_id, softmax(source.logits, axis=1), strict=True))
     for video_id in source.video_id[:3]:
         for suffix in ("tflite", "onnx"):  # given as the store has them, untrimmed
-            named = predict(path_of(run.study, RUN, suffix, "float32"), run.poses[video_id], top=2)
+            named = predict(run.study.paths.exported(RUN, suffix, "float32"), run.poses[video_id], top=2)
             best = np.argsort(-expected[video_id])[:2]
             assert list(named.index) == [run.glosses[label] for label in best]
             np.testing.assert_allclose(named, expected[video_id][best], rtol=1e-4)
-    path = path_of(run.study, RUN, "tflite", "float32")
-    with pytest.raises(StudyError, match=r"reads clips of \[42, 3\] behind the frames, not \[54, 3\]"):
+    path = run.study.paths.exported(RUN, "tflite", "float32")
+    with pytest.raises(StudyError, match=r"takes frames of shape \[42, 3\], not \[54, 3\]"):
         predict(path, np.ones((9, 54, 3), np.float32))
     with pytest.raises(StudyError, match="no joint is seen"):
         predict(path, np.zeros((9, 42, 3), np.float32))
@@ -93,7 +92,7 @@ def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
 
 def test_float16_files_are_released_with_all_that_belongs_to_them(exported):
     run, _ = exported
-    written = release(run)
+    written = release(run.study, RUN)
     folder = run.study.paths.models
     names = [f"{RUN}.tflite", f"{RUN}.onnx", f"{RUN}.sha256", f"{RUN}-labels.txt", "LICENCE.md"]
     assert {path.name for path in written} == {*names, f"{RUN}.tflite.md", f"{RUN}.onnx.md"}
@@ -104,17 +103,25 @@ def test_float16_files_are_released_with_all_that_belongs_to_them(exported):
 
 
 def test_what_is_not_asked_for_or_not_the_trained_model_is_not_released(exported):
-    run, table = exported
+    run, _ = exported
+    study, paths = run.study, run.study.paths
     with pytest.raises(StudyError, match=f"does not release run {RUN}"):
-        release(PoseRun(run.study.model_copy(update={"release": []}), RUN))
-    wrong = table.assign(agreement=table["agreement"].where(table["precision"] != "float16", 0.5))
-    wrong.to_csv(run.report / "export.csv", index=False)
-    with pytest.raises(StudyError, match="not released, as the file is not the trained model"):
-        release(run)
-    (run.report / "export.csv").unlink()
+        release(study.model_copy(update={"release": []}), RUN)
+    scored, facts = paths.exported_predictions(RUN, "onnx", "float16"), paths.export_table(RUN)
+    before, rows = scored.read_bytes(), facts.read_bytes()
+    right = Predictions.load(scored)
+    Predictions(right.video_id, right.label, -right.logits, right.glosses).save(scored)
+    with pytest.raises(StudyError, match="onnx: not released, as the file is not the trained model"):
+        release(study, RUN)
+    scored.write_bytes(before)
+    table = pd.read_csv(facts)
+    table[table["precision"] != "float16"].to_csv(facts, index=False)
     with pytest.raises(StudyError, match="has no float16 file of tflite"):
-        release(run)
-    table.to_csv(run.report / "export.csv", index=False)
+        release(study, RUN)
+    facts.unlink()
+    with pytest.raises(StudyError, match=f"run {RUN} is not exported"):
+        release(study, RUN)
+    facts.write_bytes(rows)
 
 
 def test_a_run_without_weights_is_one_clear_error(study):
@@ -124,29 +131,42 @@ def test_a_run_without_weights_is_one_clear_error(study):
         export_run(run)
 
 
-@pytest.mark.parametrize(("precision", "alike", "chosen"), [
+@pytest.mark.parametrize(("precision", "agreements", "chosen"), [
     ("int8", [0.95, 0.1], 0), ("int8-dynamic", [0.5, 0.9, 0.96], KEPT[2]), ("int8", [0.5, 0.7, 0.7, 0.6], KEPT[1]),
 ])  # fmt: skip
-def test_int8_leaves_no_more_layers_in_float32_than_naming_val_alike_takes(
-    exported, monkeypatch, precision, alike, chosen
+def test_int8_keeps_no_more_layers_in_float32_than_agreement_on_val_takes(
+    exported, monkeypatch, precision, agreements, chosen
 ):
     run, _ = exported
-    form, left = Form(run, trained(run)), iter(alike)
-    content = tflite.convert(*form.recorded(one=True))
-    calibration = form.calibration(runner_of(".tflite", content))
-    monkeypatch.setattr("lib.export.verify.compare", lambda named, source: {"agreement": next(left)})
-    quantised, kept = in_precision(form, "tflite", precision, content, calibration)
+    content = tflite.convert(*network.whole(load_trained(run), next(clips(run, "test"))))
+    calibration, left = calibrate(run, tflite.Runner(content)), iter(agreements)
+    monkeypatch.setattr(Predictions, "agreement", lambda predictions, source: next(left))
+    quantised, kept = quantise(run, ".tflite", precision, content, calibration)
     assert kept == chosen
     assert quantised == tflite.quantise(content, precision, calibration, chosen)
 
 
-@pytest.mark.parametrize(("precision", "lost", "said"), [("int8", 0.05, True), ("int8", 0.01, False)])
-def test_a_card_says_what_int8_costs_and_why_where_it_costs_more_than_two_points(precision, lost, said):
-    row = {"precision": precision, "top1": 0.5 - lost, "top1_source": 0.5, "agreement": 0.9, "flex_ops": 0}
-    text = accuracy(row | {"max_abs_diff": 1.0}, {"n": 100, "top1_ci95": [0.4, 0.6]})
-    assert ("Int8 costs 5.0 points**: its weights have 256 steps" in text) == said
+def card_of(exported, precision, **changes):
+    """The card of a TensorFlow Lite file, with changes to its row."""
+    run, _ = exported
+    row = next(row for row in score_run(run.study, RUN) if (row["format"], row["precision"]) == ("tflite", precision))
+    return card(run.study, row | changes, run.study.paths.exported(RUN, "tflite", precision))
 
 
-def test_a_card_says_which_layers_of_an_int8_file_are_not_in_precision():
-    assert left_alone({"precision": "float32"}) == left_alone({"precision": "int8", "kept": 0}) == ""
-    assert "the first 33% of the layers stay float32" in left_alone({"precision": "int8", "kept": 1 / 3})
+@pytest.mark.parametrize(("precision", "lost", "costs"), [
+    ("int8", 0.05, True), ("int8", 0.01, False), ("int8-dynamic", 0.05, True), ("float16", 0.05, False),
+])  # fmt: skip
+def test_a_card_says_what_int8_costs_and_why_where_it_costs_more_than_two_points(exported, precision, lost, costs):
+    text = card_of(exported, precision, top1=0.5 - lost, top1_source=0.5, agreement=1.0)
+    assert ("**Int8 costs 5.0 points**: its weights have 256 levels" in text) == costs
+    assert ("inputs and outputs of layers have 256 levels" in text) == (costs and precision == "int8")
+
+
+def test_a_card_says_that_a_file_is_not_the_trained_model(exported):
+    assert "**Not the trained model" not in card_of(exported, "float32")
+    assert "**Not the trained model: agrees on 50.0% of the clips" in card_of(exported, "float32", agreement=0.5)
+
+
+def test_a_card_says_which_layers_of_an_int8_file_stay_in_float32(exported):
+    assert "stay in float32" not in card_of(exported, "int8", kept=0)
+    assert "the first 33% of the layers stay in float32" in card_of(exported, "int8", kept=1 / 3)

@@ -11,8 +11,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from lib.data.video import read_clip
-from lib.export import network, stream, tflite
-from lib.export.files import runner_of
+from lib.export import network, tflite
+from lib.export.predict import run_clip, stream_clip
 from lib.models import build, weights
 from lib.models.movinet_weights import from_tflite, load_mobile_tflite, plain, read_tflite, to_own_layout
 from lib.models.weights import load_pretrained
@@ -151,16 +151,16 @@ def test_logits_follow_those_of_the_file_itself(phone_model, phone_file, officia
 
 def test_exported_again_to_int8_it_names_clips_as_the_published_file_does(phone_model, phone_file, wlasl_root):
     recorded, example = network.streaming(phone_model)
-    exact = tflite.convert(recorded, network.of_one(example))
+    exact = tflite.convert(recorded, example)
     videos = [read_clip(path, frames=8, size=172)[None] / np.float32(255) for path in real_videos(wlasl_root)]
-    ranges = stream.seen_by(runner_of(".tflite", exact), videos[:4])
-    again = runner_of(".tflite", tflite.quantise(exact, "int8", ranges))
+    ranges = [inputs for clip in videos[:4] for inputs, _ in stream_clip(tflite.Runner(exact), clip)]
+    again = tflite.Runner(tflite.quantise(exact, "int8", ranges))
     published = Interpreter(str(phone_file)).get_signature_runner()
     carving_ice = read_clip(phone_file.with_name("carving_ice.mp4"), frames=8, size=172)[None] / np.float32(255)
-    alike = [stream.run_clip(again, c).argmax() == published_logits(published, c).argmax() for c in videos[4:]]
+    alike = [run_clip(again, c).argmax() == published_logits(published, c).argmax() for c in videos[4:]]
     assert np.mean(alike) >= 0.9
     labels = phone_file.with_name("kinetics600_label_map.txt").read_text().splitlines()
-    assert labels[stream.run_clip(again, carving_ice).argmax()] == "carving ice"
+    assert labels[run_clip(again, carving_ice).argmax()] == "carving ice"
 
 
 def test_the_file_for_phones_does_not_fill_a_model_with_squeeze_excite_half(phone_file):

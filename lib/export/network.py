@@ -1,78 +1,218 @@
-"""The trained keras model as the torch network that is exported: named inputs to named outputs."""
+"""A trained keras model as a torch network with named inputs and outputs, computed by two-dimensional operations.
 
-from __future__ import annotations
+The graph that torch exports is simplified and then run again by an interpreter: clips become `Frames`, and the RULES do
+to images what the graph does to clips. An operation without a rule gets the clip back, so a missing rule makes a file
+slower but never different. Both formats are converted from the result.
+"""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
-from lib.export.flatten import flattened
-from lib.export.stream import IMAGE, LOGITS, NEXT
+from lib.export import CLIP, IMAGE, LOGITS, NEXT
+from lib.export.rules import CONVOLUTIONS, RULES, aten, restored
+from lib.models.frames import flatten_convolution
 from lib.models.movinet import Movinet
 
-CLIP = "clip"
-
-Example = dict[str, torch.Tensor]
-
-
-class Whole(nn.Module):
-    """{"clip": …} to {"logits": …}."""
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, **inputs: Any) -> dict[str, Any]:
-        """Logits of whole clips."""
-        return {LOGITS: self.model(inputs[CLIP], training=False)}
+Example = dict[str, Tensor]  # inputs of two clips by name: torch takes an axis of length one for a constant
+Constants = dict[Node, Any]  # values of the nodes of a graph that depend on no input
 
 
-class Streaming(nn.Module):
-    """{"image": one frame, buffers by name} to {"logits": of all frames so far, "next_" and each name: buffers}."""
+def whole(model: keras.Model, clip: np.ndarray) -> tuple[nn.Module, Example]:
+    """Make the network {"clip": clips} to {"logits": of them}, and example inputs.
 
-    def __init__(self, model: Movinet) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, **inputs: Any) -> dict[str, Any]:
-        """image: (batch, 1, height, width, 3); the buffers go into the next call."""
-        buffers = {name: value for name, value in inputs.items() if name != IMAGE}
-        logits, after = self.model.run(inputs[IMAGE], buffers)
-        return {LOGITS: logits, **{NEXT + name: value for name, value in after.items()}}
-
-
-def whole(model: keras.Model, example: Any) -> tuple[nn.Module, Example]:
-    """The network of whole clips, and example inputs of two: torch takes an axis of one for a constant.
-
-    example: one clip, (1, …). The keras model runs on torch.
+    clip: one clip, float32 (1, …) of the shape that the file will read. The keras model runs on torch.
     """
-    clips = torch.as_tensor(example, dtype=torch.float32).cpu()
-    return prepare(Whole(model), {CLIP: clips.repeat(2, *[1] * (clips.ndim - 1))})
+    clips = torch.as_tensor(clip, dtype=torch.float32).cpu()
+    network = _Named(model, lambda model, inputs: {LOGITS: model(inputs[CLIP], training=False)})
+    return prepare(network, {CLIP: clips.repeat(2, *[1] * (clips.ndim - 1))})
 
 
 def streaming(model: Movinet) -> tuple[nn.Module, Example]:
-    """The network that goes frame by frame, and example inputs, as `whole`. Raises ValueError for a base model."""
+    """Make the network that reads one frame at a time, and example inputs.
+
+    It maps {"image": (clips, 1, height, width, 3), buffers by name} to {"logits": of the frames so far, "next_" + name:
+    buffers for the next call}. Raises ValueError for a base model.
+    """
     if not model.config.stream:
-        raise ValueError(f"{model.name} looks ahead and cannot go frame by frame: build it with stream=True")
+        raise ValueError(f"{model.name} uses future frames and cannot run frame by frame: build it with stream=True")
     image = torch.zeros(2, 1, *model.clip[1:], 3)
     with torch.no_grad():
-        buffers = model.run(image, {})[1]
-    return prepare(
-        Streaming(model), {IMAGE: image, **{name: torch.zeros_like(value) for name, value in buffers.items()}}
-    )
+        _, buffers = model.run(image, {})
+
+    def step(model: Movinet, inputs: Example) -> dict[str, Tensor]:
+        logits, after = model.run(inputs[IMAGE], {name: value for name, value in inputs.items() if name != IMAGE})
+        return {LOGITS: logits, **{NEXT + name: value for name, value in after.items()}}
+
+    zeros = {name: torch.zeros_like(value) for name, value in buffers.items()}
+    return prepare(_Named(model, step), {IMAGE: image, **zeros})
+
+
+class _Named(nn.Module):
+    def __init__(self, model: keras.Model, function: Callable[[Any, Example], dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        return self.function(self.model, inputs)
 
 
 def prepare(network: nn.Module, example: Example) -> tuple[nn.Module, Example]:
-    """Record the network with an open number of clips, and flatten it; `example` has two clips."""
+    """Export a network for any number of clips, and rebuild it from two-dimensional operations.
+
+    example: inputs of two clips, which are returned as they are.
+    """
     clips = torch.export.Dim("clips", min=1, max=4096)
     shapes = {"inputs": {name: {0: clips} for name in example}}
     with torch.no_grad():
         program = torch.export.export(network.eval(), (), example, dynamic_shapes=shapes, strict=False)
-    return flattened(program), example
+        return _Flattened(program.module(check_guards=False)), example
 
 
-def of_one(example: Example) -> Example:
-    """Example inputs of one clip."""
-    return {name: value[:1] for name, value in example.items()}
+class _Buffer(str):
+    """Name of a constant tensor among the buffers of a network."""
+
+
+class _Flattened(nn.Module):
+    def __init__(self, graph: GraphModule) -> None:
+        super().__init__()
+        self.training = False  # as the graph was exported, which cannot change it
+        self.graph = (graph,)  # a tuple hides the graph's parameters, some of which have names that no module may use
+        known = _simplify(graph)
+        read = {parent for node in graph.graph.nodes if node not in known for parent in node.all_input_nodes}
+        self.known = {node: node in read and pytree.tree_map(self._store, value) for node, value in known.items()}
+
+    def _store(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        name = _Buffer(f"constant_{len(self._buffers)}")
+        # litert-torch 0.10 confuses constants of one shape unless they are contiguous.
+        self.register_buffer(name, value.detach().clone(memory_format=torch.contiguous_format))
+        return name
+
+    def forward(self, **inputs: Tensor) -> Any:
+        def fetch(value: Any) -> Any:
+            return getattr(self, value) if isinstance(value, _Buffer) else value
+
+        known = {node: pytree.tree_map(fetch, value) for node, value in self.known.items()}
+        return _Flattener(self.graph[0]).run(*inputs.values(), initial_env=known)
+
+
+class _Flattener(Interpreter):
+    def call_function(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if target in RULES:
+            result = RULES[target](target, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        args, kwargs = pytree.tree_map(restored, (args, kwargs))
+        return super().call_function(target, args, kwargs)
+
+    def output(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        return super().output(target, pytree.tree_map(restored, args), kwargs)
+
+
+# ---- simplifying a graph ---------------------------------------------------------------------------------
+
+ADDED = {aten.add.Tensor, aten.add_.Tensor}
+SUBTRACTED = {aten.sub.Tensor, aten.sub_.Tensor, aten.subtract.Tensor}
+MULTIPLIED = {aten.mul.Tensor, aten.mul_.Tensor, aten.multiply.Tensor}
+IDENTITIES = {
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.dropout.default,
+    aten.to.dtype_layout,
+    aten.lift_fresh_copy.default,
+}
+
+
+def _simplify(graph: GraphModule) -> Constants:
+    """Fold into the weights of a graph, in place, what can be computed without inputs; return all constants."""
+    for node in graph.graph.nodes:
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.graph.erase_node(node)
+        elif node.target in IDENTITIES and node.meta["val"].dtype == node.args[0].meta["val"].dtype:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+        elif node.target is aten.movedim.int:  # torch's ONNX exporter does not know axes counted from the end
+            x, source, target = node.args
+            rank = x.meta["val"].ndim
+            order = [axis for axis in range(rank) if axis != source % rank]
+            order.insert(target % rank, source % rank)
+            node.target, node.args = aten.permute.default, (x, order)
+    interpreter = Interpreter(graph)
+    known: Constants = interpreter.env
+    for node in graph.graph.nodes:
+        if node.op in ("get_attr", "call_function") and all(parent in known for parent in node.all_input_nodes):
+            known[node] = interpreter.run_node(node)
+    for node in list(graph.graph.nodes):
+        if node.target in {*CONVOLUTIONS, aten.conv2d.default, aten.conv2d.padding} and node.args[1] in known:
+            _fold(graph, known, node)
+    for node in graph.graph.nodes:
+        if node.target in CONVOLUTIONS and all(parent in known for parent in node.all_input_nodes[1:]):
+            values = [known[value] if isinstance(value, Node) else value for value in node.args[1:]]
+            if form := flatten_convolution(*values, **node.kwargs):
+                known[node.args[1]] = form
+                node.args, node.kwargs = node.args[:2], {}
+    return known
+
+
+def _fold(graph: GraphModule, known: Constants, convolution: Node) -> None:
+    """Fold what follows a convolution into its weights: normalisation, and numbers added to or times each channel."""
+    x, weight, bias = (*convolution.args[:2], convolution.args[2] if len(convolution.args) > 2 else None)
+    weight, shift = known[weight], 0.0 if bias is None else known[bias]
+    scale, node, axis = torch.ones(len(weight)), convolution, 1
+    while len(node.users) == 1 and (affine := _affine(user := next(iter(node.users)), node, axis, known)):
+        factor, added, axis = affine
+        scale, shift = scale * factor, shift * factor + added
+        if user.target is aten.permute.default:
+            node = user
+        else:
+            user.replace_all_uses_with(node)
+            graph.graph.erase_node(user)
+    folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), shift + torch.zeros(len(weight))
+    nodes = []
+    for value in folded:
+        name = f"folded_{len(known)}"
+        graph.register_buffer(name, value)
+        with graph.graph.inserting_before(convolution):
+            nodes.append(graph.graph.get_attr(name))
+        known[nodes[-1]] = value
+    convolution.args = (x, *nodes, *convolution.args[3:])
+
+
+def _affine(node: Node, x: Node, axis: int, known: Constants) -> tuple[Any, Any, int] | None:
+    """What a node does to each channel of x, which lie on `axis`: the factor, the number added, the axis after it."""
+    if node.target is aten.permute.default:
+        return 1.0, 0.0, list(node.args[1]).index(axis)
+    if node.target is aten.batch_norm.default and axis == 1:
+        weight, bias, mean, variance = (known.get(value) for value in node.args[1:5])
+        scale = torch.rsqrt(variance + node.args[7]) * (1.0 if weight is None else weight)
+        return scale, (0.0 if bias is None else bias) - mean * scale, 1
+    if node.target not in ADDED | SUBTRACTED | MULTIPLIED or node.kwargs:
+        return None
+    first, second = node.args
+    if first is not x and node.target in SUBTRACTED:
+        return None
+    value = second if first is x else first
+    value = _per_channel(known.get(value) if isinstance(value, Node) else value, x.meta["val"].ndim - axis)
+    if value is None:
+        return None
+    if node.target in MULTIPLIED:
+        return value, 0.0, axis
+    return 1.0, -value if node.target in SUBTRACTED else value, axis
+
+
+def _per_channel(value: Any, from_last: int) -> Tensor | float | None:
+    """One number for all channels or one for each on the axis `from_last`; None if the value is anything else."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.numel() == 1:
+        return value.reshape(())
+    fits = value.ndim >= from_last and value.shape[-from_last] == value.numel()
+    return value.flatten() if fits else None

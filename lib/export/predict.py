@@ -1,33 +1,93 @@
-"""An exported file names a sign: one's own landmarks to glosses, without training anything."""
+"""Exported files in use: open one, run clips or a camera's frames through it, or name a sign from landmarks."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
 from lib.data.loaders import pad, shorten, trim
-from lib.export.files import open_model, read_metadata
-from lib.export.network import CLIP
-from lib.export.stream import LOGITS
+from lib.export import CLIP, IMAGE, LOGITS, NEXT, Inputs, onnx, tflite
 from lib.settings import StudyError
+
+FORMATS = {".tflite": tflite, ".onnx": onnx}  # by suffix
+Runner = tflite.Runner | onnx.Runner
+
+
+def open_model(path: Path, threads: int = 1) -> Runner:
+    """Open a .tflite or .onnx file. Raises StudyError when it cannot be read or is neither."""
+    if path.suffix not in FORMATS:
+        raise StudyError(f"{path}: a model has the suffix .tflite or .onnx, not {path.suffix!r}")
+    try:
+        return FORMATS[path.suffix].Runner(path.read_bytes(), threads)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_metadata(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read the description and the labels in a file. Raises StudyError when there are none."""
+    try:
+        return FORMATS[path.suffix].read_metadata(path)
+    except (OSError, KeyError, BadZipFile, ValueError) as error:
+        raise StudyError(f"{path}: not an exported model of this study: {error}") from None
 
 
 def predict(path: Path, poses: np.ndarray, top: int = 5) -> pd.Series:
-    """Give the `top` likeliest glosses of a clip of landmarks with their probabilities, the likeliest first.
+    """Predict the glosses of a clip of landmarks: the `top` most probable ones with their probabilities, in order.
 
     path: a .tflite or .onnx file of a pose model, such as those in reports/<study>/models/.
-    poses: float (frames, joints, 3) of x, y, in any unit, and 1, or three zeros where a joint was not seen; the joints
-    as the file's card lists them. `lib.data.hands.order_hands` makes this of MediaPipe's hands.
-    Raises StudyError when the file can't be read, reads something else, or no joint is seen in any frame.
+    poses: float (frames, joints, 3) of x, y, in any unit, and 1, or three zeros for a joint that was not seen; the
+    joints as listed in the file's card. `lib.data.hands.order_hands` makes this of MediaPipe's hands.
+    Raises StudyError when the file cannot be read, takes other input, or no joint is seen in any frame.
     """
     model, (description, labels) = open_model(path), read_metadata(path)
     shape = description["input"].get(CLIP, {}).get("shape", [])
     if poses.shape[1:] != tuple(shape[2:]):
-        raise StudyError(f"{path} reads clips of {shape[2:]} behind the frames, not {list(poses.shape[1:])}")
+        raise StudyError(f"{path} takes frames of shape {shape[2:]}, not {list(poses.shape[1:])}")
     if not poses[..., 2].any():
-        raise StudyError("no joint is seen in any frame of the clip: nothing to name")
+        raise StudyError("no joint is seen in any frame of the clip, so there is nothing to predict from")
     clip = pad([shorten(trim(poses), shape[1])], shape[1])
-    return pd.Series(softmax(model({CLIP: clip})[LOGITS][0]), labels).nlargest(top)
+    return pd.Series(softmax(run_clip(model, clip)[0]), labels).nlargest(top)
+
+
+class Stream:
+    """A MoViNet-Stream file that a camera feeds frame by frame."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Open an exported stream file. Raises StudyError when it cannot be read."""
+        self.runner, (_, self.labels) = open_model(path, threads), read_metadata(path)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new clip."""
+        self.buffers = None
+
+    def push(self, frame: np.ndarray) -> np.ndarray:
+        """Read a frame, float32 (height, width, 3) in [0, 1]; give probabilities (labels,) of all frames so far."""
+        _, outputs, self.buffers = _step(self.runner, frame[None, None], self.buffers)
+        return softmax(outputs[LOGITS][0])
+
+
+def run_clip(runner: Runner, clip: np.ndarray) -> np.ndarray:
+    """Logits (1, classes) of a clip (1, frames, …), which a stream file reads frame by frame."""
+    if CLIP in runner.zeros():
+        return runner({CLIP: clip})[LOGITS]
+    return [outputs for _, outputs in stream_clip(runner, clip)][-1][LOGITS]
+
+
+def stream_clip(runner: Runner, clip: np.ndarray) -> Iterator[tuple[Inputs, Inputs]]:
+    """Run a stream file over a clip (1, frames, height, width, 3); yield inputs and outputs of each frame's call."""
+    buffers = None
+    for frame in range(clip.shape[1]):
+        inputs, outputs, buffers = _step(runner, clip[:, frame : frame + 1], buffers)
+        yield inputs, outputs
+
+
+def _step(runner: Runner, image: np.ndarray, buffers: Inputs | None) -> tuple[Inputs, Inputs, Inputs]:
+    """One call of a stream file: its inputs and outputs, and the buffers for the next call; None starts a clip."""
+    inputs = (buffers or runner.zeros()) | {IMAGE: np.ascontiguousarray(image, np.float32)}
+    outputs = runner(inputs)
+    return inputs, outputs, {name: outputs[NEXT + name] for name in inputs if name != IMAGE}

@@ -1,56 +1,45 @@
-"""TensorFlow Lite: torch networks to files of built-in operations, their precisions, and what such a file holds."""
+"""TensorFlow Lite: convert torch networks to files of built-in operations, quantise and run them."""
 
-from __future__ import annotations
-
+import io
+import json
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import redirect_stdout
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from lib.export import DESCRIPTION, LABELS, Inputs
 from lib.settings import StudyError
-
-if TYPE_CHECKING:
-    import torch
 
 SIGNATURE = "serving_default"
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # what int8 is for; all else is quicker in float32, too
-
-Inputs = dict[str, np.ndarray]  # the inputs of a file by name
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # in int8; everything else is faster in float32
 
 
-def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> bytes:
-    """Convert a network in float32; inputs and outputs of the file have the names of `example` and of what it returns.
-
-    Raises StudyError when an operation has no counterpart among the built-in ones.
-    """
+def convert(network: Any, example: dict[str, Any]) -> bytes:
+    """Convert a network to a float32 file for one clip."""
     import litert_torch
 
+    example = {name: value[:1] for name, value in example.items()}
     try:
-        with redirect_stdout(StringIO()):  # a line for each of its steps
+        with redirect_stdout(io.StringIO()):  # it prints every step
             content = litert_torch.convert(network, sample_kwargs=example).model_content()
-    except Exception as error:  # whatever its compiler raises: it has no class of errors of its own
-        raise StudyError(f"TensorFlow Lite cannot hold this network: {first_line(error)}") from error
-    if strange := custom_ops(content):
-        raise StudyError(f"TensorFlow Lite has no built-in operation for: {', '.join(sorted(strange))}")
+    except Exception as error:  # the compiler's errors share no class
+        raise StudyError(f"TensorFlow Lite cannot hold this network: {shorten(str(error), 300)}") from error
+    if unknown := custom_ops(content):
+        raise StudyError(f"TensorFlow Lite has no built-in operation for: {', '.join(sorted(unknown))}")
     return content
 
 
 def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (), kept: float = 0) -> bytes:
-    """Make a float32 file one of PRECISIONS; the inputs and outputs stay float32.
-
-    float16: the weights only, computed in float32. int8-dynamic: weights in int8 for each channel, values of each clip
-    measured as it comes. int8: what LAYERS read and give, too, in ranges measured on `calibration`; coordinates, masks
-    and what a stream adds up need more than 256 steps and stay float32. So does, of whichever precision, the share
-    `kept` of LAYERS, the first ones.
-    Raises StudyError for int8 without calibration, and ValueError for an unknown precision.
-    """
+    """Convert a float32 file to one of PRECISIONS."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName as Operation
@@ -67,30 +56,26 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (),
     else:
         for layer in LAYERS:
             maker.add_static_config(".*", Operation[layer], activation_num_bits=8, weight_num_bits=8)
-        ranges = measure(content, maker.get_quantization_recipe(), needed(calibration))
-    nothing = (Operation.ALL_SUPPORTED, None, AlgorithmName.NO_QUANTIZE)
-    for name in first_layers(content, kept):
-        maker.update_quantization_recipe(f"^{re.escape(name)};", *nothing)
+        ranges = _measure(content, maker.get_quantization_recipe(), require_calibration(calibration))
+    layers = [name for kind, name in _operators(content) if kind in LAYERS]
+    for name in layers[: round(kept * len(layers))]:
+        maker.update_quantization_recipe(
+            f"^{re.escape(name)};", Operation.ALL_SUPPORTED, None, AlgorithmName.NO_QUANTIZE
+        )
     return bytes(maker.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
-def first_layers(content: bytes, share: float) -> list[str]:
-    """The first LAYERS of a file, so large a share of them all, by the names of what they give."""
-    model = parse(content)
-    codes = code_names(model)
-    names = [
-        graph.tensors[operator.outputs[0]].name.decode()
-        for graph in model.subgraphs
-        for operator in graph.operators
-        if codes[operator.opcodeIndex] in LAYERS
-    ]
-    return names[: round(share * len(names))]
+def require_calibration(calibration: Iterable[Inputs]) -> list[Inputs]:
+    """The calibration data as a list. Raises StudyError when they are empty."""
+    if not (inputs := list(calibration)):
+        raise StudyError("int8 needs clips to measure the ranges of values on: there is no calibration set")
+    return inputs
 
 
-def measure(content: bytes, recipe: list[dict[str, Any]], clips: list[Inputs]) -> dict[str, Any]:
-    """The least and the greatest value of each tensor over all clips, by its name.
+def _measure(content: bytes, recipe: list[dict[str, Any]], inputs: list[Inputs]) -> dict[str, Any]:
+    """The lowest and highest value of each tensor over all inputs.
 
-    The quantiser's own `calibrate` takes a moving average instead, which hardly looks beyond the first clip.
+    The quantiser's own `calibrate` takes a moving average, which hardly looks beyond the first input.
     """
     from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.recipe_manager import RecipeManager
@@ -99,67 +84,72 @@ def measure(content: bytes, recipe: list[dict[str, Any]], clips: list[Inputs]) -
     manager = RecipeManager()
     manager.load_quantization_recipe(recipe)
     calibrator = Calibrator(content, num_threads=1, qsv_update_func=min_max_update)
-    calibrator.calibrate({SIGNATURE: clips}, manager)
+    calibrator.calibrate({SIGNATURE: inputs}, manager)
     return calibrator.get_model_qsvs()
 
 
-def needed(calibration: Iterable[Inputs]) -> list[Inputs]:
-    """The clips to measure on. Raises StudyError when there is none."""
-    clips = list(calibration)
-    if not clips:
-        raise StudyError("int8 needs clips to measure the ranges of values on: there is no calibration set")
-    return clips
-
-
-def parse(content: bytes) -> schema.ModelT:
-    """The parts of a file."""
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-
-
-def code_names(model: schema.ModelT) -> list[str]:
-    """Names of the kinds of operation in a file; those that are not built in are called "custom <name>"."""
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    custom = schema.BuiltinOperator.CUSTOM
-    return [
-        f"custom {code.customCode.decode()}" if code.builtinCode == custom else names[code.builtinCode]
-        for code in model.operatorCodes
-    ]
-
-
 class Runner:
-    """Runs a file: inputs by name to outputs by name."""
+    """Runs a file on one clip."""
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
-        """Raises StudyError when it is no model of TensorFlow Lite."""
-        self.content = content  # which the interpreter reads, and does not keep
+        self.content = content  # the interpreter reads it without keeping it alive
         try:
             self.interpreter = Interpreter(model_content=content, num_threads=threads)
             self.run = self.interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:
-            raise StudyError(f"not a model of TensorFlow Lite that can be run: {first_line(error)}") from None
+            raise StudyError(f"not a TensorFlow Lite model that can be run: {shorten(str(error), 300)}") from None
 
     def __call__(self, inputs: Inputs) -> Inputs:
-        """Inputs and outputs float32, by name."""
         return self.run(**inputs)
 
     def zeros(self) -> Inputs:
-        """The inputs of one clip by name, all zero."""
         details = self.run.get_input_details()
         return {name: np.zeros(detail["shape"], detail["dtype"]) for name, detail in details.items()}
 
 
 def operations(content: bytes) -> Counter[str]:
     """Count the operations of a file by name; those that are not built in are called "custom <name>"."""
-    model = parse(content)
-    codes = code_names(model)
-    return Counter(codes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators)
+    return Counter(kind for kind, _ in _operators(content))
 
 
 def custom_ops(content: bytes) -> dict[str, int]:
-    """The operations that are not built in, of TensorFlow ("Flex") or anyone else, with how often they occur."""
+    """Count the operations that are not built in, such as TensorFlow's ("Flex")."""
     return {name: count for name, count in operations(content).items() if name.startswith(("custom ", "STABLEHLO"))}
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+def parse(content: bytes) -> schema.ModelT:
+    """Parse a file into the objects of its schema."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def _operators(content: bytes) -> list[tuple[str, str]]:
+    """The name of each operation, and of its first output."""
+    model, builtin = parse(content), schema.BuiltinOperator
+    names = {code: name for name, code in vars(builtin).items() if not name.startswith("_")}
+    kinds = [
+        f"custom {code.customCode.decode()}" if code.builtinCode == builtin.CUSTOM else names[code.builtinCode]
+        for code in model.operatorCodes
+    ]
+    return [
+        (kinds[operator.opcodeIndex], graph.tensors[operator.outputs[0]].name.decode())
+        for graph in model.subgraphs
+        for operator in graph.operators
+    ]
+
+
+def add_metadata(content: bytes, description: dict[str, Any], labels: list[str]) -> bytes:
+    """Append description and labels as a zip archive, as TensorFlow Lite's own metadata are."""
+    about = json.dumps(description, indent=1, ensure_ascii=False)
+    texts = {f"{LABELS}.txt": "\n".join(labels) + "\n", f"{DESCRIPTION}.json": about}
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        for name, text in texts.items():
+            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), text)  # a fixed time: the same bytes again
+    return file.getvalue()
+
+
+def read_metadata(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read description and labels from the archive."""
+    with zipfile.ZipFile(path) as file:
+        labels, description = (file.read(name).decode() for name in (f"{LABELS}.txt", f"{DESCRIPTION}.json"))
+    return json.loads(description), labels.split("\n")[:-1]

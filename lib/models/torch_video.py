@@ -7,7 +7,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,6 @@ import keras
 from keras import layers, ops
 from pydantic import Field
 
-from lib.models.flat import flatten_convolutions, over_time
 from lib.models.layers import ClipConfig, frame_differences
 from lib.models.weights import assign
 from lib.settings import StudyError
@@ -75,6 +73,8 @@ def build_s3d(num_classes: int, config: S3DConfig, clip: tuple[int, int, int] | 
     _check("s3d", clip, SMALLEST)
     from torchvision.models.video import s3d
 
+    from lib.models.frames import flatten_convolutions
+
     network = s3d(num_classes=num_classes)
     _set_momentum(network, config.momentum)
     flatten_convolutions(network)
@@ -98,14 +98,20 @@ def build_x3d(num_classes: int, config: X3DConfig, clip: tuple[int, int, int] | 
     name = f"x3d-{config.size}"
     clip = clip or PUBLISHED[name]["clip"]
     _check(name, clip, (1, 1, 1))
+    from pytorchvideo.layers.swish import Swish
     from pytorchvideo.models.x3d import create_x3d
     from torch import nn
+
+    from lib.models.frames import flatten_convolutions
 
     network = create_x3d(model_num_class=num_classes, depth_factor=X3D_DEPTHS[config.size], head_activation=None)
     *blocks, head = network.blocks
     head.pool.pool = nn.AdaptiveAvgPool3d(1)  # the published window spans all features of the published clip
     _set_momentum(network, config.momentum)
-    quicken(network)
+    for parent in list(network.modules()):
+        for key, child in parent.named_children():
+            if isinstance(child, Swish):
+                setattr(parent, key, nn.SiLU())  # computes the same in fewer passes
     flatten_convolutions(network)
     blocks = {f"blocks.{index}": block for index, block in enumerate(blocks)} | {"blocks.5.pool": head.pool}
     model = TorchVideoModel(name, blocks, ("blocks.5.proj", _pointwise(head.proj)), config, X3D_COLOURS)
@@ -227,67 +233,3 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
     }
     # The entries of a state dict are the module's own tensors.
     assign(own, state, path, model.name, without=None if head else model.head.name.replace("_", ".") + ".")
-
-
-# ---- two-dimensional forms of convolutions ---------------------------------------------------------------
-
-
-def quicken(network: nn.Module) -> None:
-    """Put faster modules that compute the same in the place of pytorchvideo's swish and depthwise convolutions.
-
-    torch has a swish of its own, which needs fewer passes.
-    """
-    from pytorchvideo.layers.swish import Swish
-    from torch import nn
-
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, Swish):
-                setattr(parent, name, nn.SiLU())
-            if isinstance(child, nn.Conv3d) and child.groups == child.in_channels:
-                child.__class__ = depthwise_class()
-
-
-@cache
-def depthwise_class() -> type[nn.Conv3d]:
-    """Make the class of depthwise convolutions that train on a processor by two-dimensional ones.
-
-    The gradient of torch 2.14's own takes up to ten times as long there. Elsewhere, and to predict, it is torch's.
-    """
-    from torch import nn
-    from torch.nn import functional
-
-    class DepthwiseConv3d(nn.Conv3d):
-        def forward(self, x: Tensor) -> Tensor:
-            if not self.training or x.device.type != "cpu":
-                return super().forward(x)
-            if self.kernel_size[1:] == (1, 1):
-                kernel, how = self.weight[..., 0], (None, 1, (self.kernel_size[0] // 2, 0), 1, self.groups)
-                return over_time(x, lambda pictures: functional.conv2d(pictures, kernel, *how))
-            return shifted(x, self.weight, self.stride[1])
-
-    return DepthwiseConv3d
-
-
-def shifted(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """A depthwise convolution t × k × k as t of them over single frames, each shifted in time, added up.
-
-    stride: over height and width. One of 2 is computed in float32, as its gradient in bfloat16 is slow.
-    """
-    import torch
-    from torch.nn import functional
-
-    batch, channels, frames = x.shape[:3]
-    flat = x.permute(0, 2, 1, 3, 4).flatten(0, 1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=stride == 1 and torch.is_autocast_enabled("cpu")):
-        flat = flat if stride == 1 else flat.float()
-        taps = [functional.conv2d(flat, tap, None, stride, tap.shape[-1] // 2, 1, channels) for tap in weight.unbind(2)]
-    # With the channels last, as they lie in memory: else torch turns every gradient around.
-    clips = [tap.permute(0, 2, 3, 1).unflatten(0, (batch, frames)) for tap in taps]
-    middle = len(clips) // 2
-    total = clips[middle]
-    for shift, clip in enumerate(clips, start=-middle):
-        if shift:
-            inside = clip[:, max(shift, 0) : frames + min(shift, 0)]
-            total = total + functional.pad(inside, (0,) * 6 + (max(-shift, 0), max(shift, 0)))
-    return total.to(x.dtype).permute(0, 4, 1, 2, 3)

@@ -19,7 +19,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
 from lib.paths import locked, replacing
-from lib.spaces import Dimension
+from lib.recipes import Dimension
 from lib.study import Tuner
 
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")

@@ -92,7 +92,7 @@ class StudyFile(_Strict):
     synthetic: bool = False  # made-up data: every report says so
     subset: Annotated[int, Field(ge=2)]  # number of glosses; for one's own clips, all of them
     sources: Annotated[list[Source], Field(min_length=1)]  # a clip is present when readable in all of these
-    split: Literal["official", "signer-disjoint"]  # official: of own clips, given or made (lib/data/splits.py)
+    split: Literal["official", "signer-disjoint"]  # official: of own clips, given or made (lib/data/index.py)
     drop_duplicates: bool = False
     clips: ClipStore = ClipStore()
     layout: Literal[tuple(LAYOUTS)] | None = None  # of keypoints and hands

@@ -31,10 +31,9 @@ from sklearn.model_selection import GroupKFold
 from lib.models import config_of, configure, count_stages
 from lib.oracles import Results, Shelf, hyperband_cost, make_oracle, working
 from lib.paths import replacing
-from lib.recipes import changed, find_recipe, read_recipe
+from lib.recipes import changed, find_recipe, read_recipe, read_space
 from lib.runs import Run, open_run
 from lib.settings import StudyError, explain
-from lib.spaces import read_space
 from lib.study import RunSpec, Study, load_study
 from lib.training import read_history
 

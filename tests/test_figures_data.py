@@ -6,7 +6,6 @@ import pytest
 from helpers import encode_video, index_of_videos, numbered_images
 from lib.data.clip_store import build_clips, clip_path, read_stored
 from lib.data.layouts import LAYOUTS
-from lib.data.sample import write_sample
 from lib.data.sources import build_index
 from lib.data.video import frames, sample_frames
 from lib.figures.data import (
@@ -20,6 +19,7 @@ from lib.figures.data import (
 )
 from lib.predictions import Predictions
 from lib.study import load_study
+from sample import write_sample
 
 OPENPOSE, HANDS = LAYOUTS["openpose-54"], LAYOUTS["hands-42"]
 

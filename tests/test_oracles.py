@@ -9,7 +9,7 @@ import pytest
 
 from lib.oracles import TUNERS, Shelf, hyperband_cost, hyperparameters, is_alive, make_oracle, working
 from lib.paths import locked
-from lib.spaces import Dimension
+from lib.recipes import Dimension
 
 SPACE = {
     "options.dropout": Dimension(min=0, max=0.5, step=0.1),

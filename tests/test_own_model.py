@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
-from lib.data.sample import write_sample
+from sample import write_sample
 
 STUDY = """
 title: Models of one's own

@@ -10,11 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lib.data.audit import audit
-from lib.data.sample import SIGNS, SPLITS, joints_of, plan_clips, write_sample
 from lib.data.sources import build_index
 from lib.data.video import frames, probe
 from lib.settings import StudyError
 from lib.study import load_study
+from sample import SIGNS, SPLITS, joints_of, plan_clips, write_sample
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import lib.paths
 from lib.paths import SPACES
+from lib.recipes import Dimension, Space, read_space
 from lib.settings import StudyError
-from lib.spaces import Dimension, Space, read_space
 from lib.study import SearchSpec
 
 VALID = {"families": ["spobet"], "space": {"train.learning_rate": {"min": 0.001, "max": 0.1, "log": True}}}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.data.splits import drop_duplicates, duplicates, make_splits, signer_disjoint
+from lib.data.index import drop_duplicates, duplicates, make_splits, signer_disjoint
 from lib.data.wlasl import SPLITS, read_annotations
 from lib.settings import StudyError
 

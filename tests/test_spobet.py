@@ -14,8 +14,15 @@ from pydantic import ValidationError
 from lib.data.layouts import LAYOUTS
 from lib.data.loaders import PoseBatches
 from lib.models import build
-from lib.models.pose_features import PoseFeatures, movement, published_normalisation, robust_normalisation
-from lib.models.spobet import MaskedFrames, fold, mean_token
+from lib.models.spobet import (
+    MaskedFrames,
+    PoseFeatures,
+    fold,
+    mean_token,
+    movement,
+    published_normalisation,
+    robust_normalisation,
+)
 from lib.recipes import Training
 from lib.training import fit, prepare
 

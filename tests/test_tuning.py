@@ -16,10 +16,9 @@ import lib.paths
 import lib.tuning
 from lib.data.poses import PoseStore
 from lib.figures import runs as figures
-from lib.recipes import read_recipe
+from lib.recipes import Dimension, read_recipe, read_space
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
-from lib.spaces import Dimension, read_space
 from lib.study import SearchSpec, load_study
 from lib.tuning import Search, best_trial, compare_tuners, importance, read_trials
 

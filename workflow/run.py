@@ -13,9 +13,8 @@ import snakemake.cli
 
 from lib.data.sources import list_clips
 from lib.paths import home
-from lib.recipes import read_recipe
+from lib.recipes import read_recipe, read_space
 from lib.settings import StudyError
-from lib.spaces import read_space
 from lib.study import READABLE, Study, load_study
 
 WORKFLOW = Path(__file__).absolute().parent

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from lib.data.index import present
-from lib.data.splits import duplicates
+from lib.data.index import duplicates, present
 from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements
 from lib.study import Study
 

@@ -16,7 +16,7 @@ from posixpath import normpath
 
 import pandas as pd
 
-from lib.data.splits import make_splits
+from lib.data.index import make_splits
 from lib.data.video import SUFFIXES
 from lib.data.wlasl import ANNOTATED_FPS, COLUMNS, SPLITS
 from lib.settings import StudyError

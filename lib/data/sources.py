@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lib.data.index import drop_duplicates, signer_disjoint
 from lib.data.layouts import LAYOUTS, Layout
 from lib.data.own_clips import LISTING, read_folder
 from lib.data.poses import read_openpose
-from lib.data.splits import drop_duplicates, signer_disjoint
 from lib.data.video import SUFFIXES, probe
 from lib.data.wlasl import read_annotations
 from lib.settings import StudyError

@@ -40,7 +40,7 @@ def predict(path: Path, poses: np.ndarray, top: int = 5) -> pd.Series:
 
     path: a .tflite or .onnx file of a pose model, such as those in reports/<study>/models/.
     poses: float (frames, joints, 3) of x, y, in any unit, and 1, or three zeros for a joint that was not seen; the
-    joints as listed in the file's card. `lib.data.hands.order_hands` makes this of MediaPipe's hands.
+    joints as listed in the file's card. `lib.data.poses.order_hands` makes this of MediaPipe's hands.
     Raises StudyError when the file cannot be read, takes other input, or no joint is seen in any frame.
     """
     model, (description, labels) = open_model(path), read_metadata(path)

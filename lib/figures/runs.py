@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from lib.figures import subplots
-from lib.spaces import Dimension
+from lib.recipes import Dimension
 
 READABLE_GLOSSES = 30  # rows of a confusion matrix whose labels can still be read
 PANELS = 3  # side by side

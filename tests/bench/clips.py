@@ -5,7 +5,7 @@ cropped, rotated, mirrored and recoloured. Peer: what the published code does, w
 20 consecutive frames from a random one on, each scaled to fit 224², padded with black, BGR to RGB, divided by 255.
 (Frames further apart would take it longer.) Both give float32 in [0, 1]; one thread each; the files are in memory.
 
-A dozen synthetic videos of lib.data.sample: as the sample draws them, 256², and enlarged to the sizes of WLASL's (of
+A dozen synthetic videos of data/sample.py: as the sample draws them, 256², and enlarged to the sizes of WLASL's (of
 the available real clips a quarter has up to 320 × 240, 42 % up to 740 × 480, 31 % 1280 × 720 or 1920 × 1080), with as
 much camera noise as makes the peer take as long as on the real ones: 63 ms of processor time per clip on the machine
 below, on all 55 available.
@@ -23,7 +23,7 @@ import pandas as pd
 
 from bench.report import compare, machine, versions, write
 from bench.sides import Side, alternate
-from lib.data.sample import SIZE, draw, encode, joints_of, plan_clips
+from sample import SIZE, draw, encode, joints_of, plan_clips
 
 CLIPS, FRAMES, SIDE, BATCH, CLASSES = 12, 20, 224, 4, 100
 DRAWN = [(SIZE, SIZE)]  # width × height, as are the next

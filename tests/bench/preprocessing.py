@@ -19,7 +19,7 @@ import numpy as np
 from bench.clips import store
 from bench.report import machine, row, versions, write
 from bench.sides import Side
-from lib.data.sample import encode
+from sample import encode
 
 FRAMES, VIDEO_SIZE, STORED_SIZE, BATCH = 12, 96, 64, 8
 STEPS = {"build": "building the clip store", "read": "a pass over the loader"}

@@ -1,7 +1,7 @@
 """Waiting for data: its share of a training epoch of MoViNet-a0 stream
 
 On TensorFlow with all cores, batches of 4 clips of 20 frames × 172² from the clip store, augmented as in training, on a
-dozen synthetic videos of lib.data.sample, each used several times. "Ours" is the time spent in the batches'
+dozen synthetic videos of data/sample.py, each used several times. "Ours" is the time spent in the batches'
 __getitem__, which the loader's threads shorten by preparing batches ahead; "peer" is the whole epoch.
 """
 

@@ -1,6 +1,6 @@
 """The synthetic mini-WLASL: a data root in WLASL's own format, with invented signs by drawn signers.
 
-    python -m lib.data.sample <root> [seed]
+    python data/sample.py <root> [seed]
 
 Ten glosses in five pairs. The two of a pair use the same handshapes and visit the same places in a different order, so
 that neither the mean pose nor any single frame tells them apart. Eight signers differ in build, skin, handedness and

@@ -371,11 +371,15 @@ def test_a_run_is_opened_as_the_kind_that_its_model_asks_for(clip_study):
 
 
 @pytest.mark.parametrize("name", ["rgb", "small-s0"])
-def test_a_clip_that_could_not_be_stored_is_missing_with_its_reason_for_every_run(clip_study, name):
+def test_a_clip_that_a_store_could_not_hold_is_missing_with_its_reason_for_every_run(clip_study, name):
+    rows = {"video_id": ["00009"], "status": ["unreadable"], "reason": ["no joint"]}
+    pd.DataFrame(rows).to_parquet(clip_study.paths.poses_table)
     run = open_run(clip_study, name)
-    assert run.clips("test")["video_id"].tolist() == ["00000", "00006", "00009"]
+    assert run.clips("test")["video_id"].tolist() == ["00000", "00006"]
     assert run.index["status"][13].startswith("unreadable: frames 0 to 8 are black")
+    assert run.index["status"][9] == "unreadable: no joint"
     assert run.index["status"][[4, 7, 15]].tolist() == ["missing", "unreadable: cut off", "dropped: twice"]
+    assert run.facts(run.build(), "test")["n_missing"] == 4
 
 
 def test_clips_come_with_their_labels_and_as_many_frames_and_pixels_as_the_recipe_asks(clip_study):

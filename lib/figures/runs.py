@@ -144,7 +144,7 @@ def attention_over_time(scores: np.ndarray, hands: np.ndarray, stride: int = 1, 
 
 
 def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
-    """Size and latency on one thread of each file of `lib.export.verify.gather`, one panel per run."""
+    """Size and latency on one thread of each file of `lib.export.bundle.gather`, one panel per run."""
     table = table.assign(megabytes=table["bytes"] / 1e6)
     runs = list(table["run"].unique())
     columns = min(len(runs), PANELS)

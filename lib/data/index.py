@@ -15,7 +15,6 @@ from lib.data.wlasl import SPLITS
 from lib.settings import StudyError
 from lib.study import Study
 
-
 HELD_OUT = 0.15  # of the clips, for each of val and test that has to be made
 
 

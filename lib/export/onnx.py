@@ -130,6 +130,7 @@ class Runner:
         return dict(zip(self.outputs, self.session.run(None, inputs), strict=True))
 
     def zeros(self) -> Inputs:
+        """Zeros for every input of one clip, by name."""
         return {one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in self.session.get_inputs()}
 
 

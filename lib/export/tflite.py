@@ -103,6 +103,7 @@ class Runner:
         return self.run(**inputs)
 
     def zeros(self) -> Inputs:
+        """Zeros for every input of one clip, by name."""
         details = self.run.get_input_details()
         return {name: np.zeros(detail["shape"], detail["dtype"]) for name, detail in details.items()}
 

@@ -39,6 +39,7 @@ class Frames:
         return cls(clip.reshape(-1, *clip.shape[2:]).permute(0, 3, 1, 2), clip.shape[1], channels_last)
 
     def clip(self) -> Tensor:
+        """The images joined to a clip of five axes."""
         return self.unfold() if self.channels_last else self.unfold().permute(0, 4, 1, 2, 3)
 
     def unfold(self) -> Tensor:

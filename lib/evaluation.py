@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,11 @@ from sklearn.metrics import confusion_matrix
 from lib.paths import replacing
 from lib.predictions import Predictions, RunFacts
 from lib.settings import StudyError
+
+if TYPE_CHECKING:
+    import keras
+
+    from lib.runs import Run
 
 # ---- metrics -------------------------------------------------------------------------------------------
 
@@ -130,6 +135,20 @@ def write_metrics(
     with replacing(Path(path)) as partial:
         partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def score_run(run: "Run", model: "keras.Model") -> tuple[dict[str, Predictions], pd.DataFrame]:
+    """Predict validation and test with a trained model of a run; write predictions and metrics to its report.
+
+    Returns the predictions by split, and their most important scores as a table, a column for each split.
+    """
+    predictions = {split: run.predict(model, split) for split in ("val", "test")}
+    metrics = {
+        split: write_metrics(run.study.paths.metrics(run.name, split), predictions[split], **run.facts(model, split))
+        for split in predictions
+    }
+    shown = ["n", "n_missing", "top1", "top1_ci95", "top2", "top5", "top10", "top1_per_class", "top1_full", "loss"]
+    return predictions, pd.DataFrame(metrics).loc[shown]
 
 
 # ---- which glosses are confused, and is the model sure of it? ------------------------------------------

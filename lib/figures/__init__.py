@@ -3,14 +3,25 @@
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 DPI = 80  # keeps the report of a whole study below 8 MB
 STYLE = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight",
     "axes.titlelocation": "left", "axes.titlesize": "medium", "legend.frameon": False,
 }  # fmt: skip
+
+
+def table(content: pd.DataFrame, formats: dict[str, str] | None = None, *, index: bool = False) -> Styler:
+    """A table to show in a notebook, with `formats` by column; `index`: with its row names.
+
+    Its HTML is the same in every run, so that it can be compared: pandas would draw a new identifier each time.
+    """
+    shown = content.style.format(formats, na_rep="–").set_uuid("-".join(map(str, content.columns[:2])))
+    return shown if index else shown.hide(axis="index")
 
 
 def subplots(

@@ -51,7 +51,7 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 	$(PYTHON) workflow/run_notebook.py --tidy $(NOTEBOOKS)
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
-	@PYTHONPATH=tests $(PYTHON) -m bench $(PART)
+	@PYTHONPATH=tests:data $(PYTHON) -m bench $(PART)
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
 	@$(PYTHON) data/download.py "$(DATA)" "$(SUBSET)" "$(ACCEPT)"

@@ -43,6 +43,14 @@ def flatten(*layers, clip=(2, 4, 6, 9, 8)):
     return (given - wanted).abs().max().item(), left
 
 
+UNUSUAL = [
+    nn.Conv3d(4, 6, 3, dilation=2, padding=2),
+    nn.Conv3d(4, 6, (2, 3, 3), padding="same"),
+    nn.Conv3d(4, 4, 3, padding=(2, 1, 1), groups=4),
+    nn.MaxPool3d(2, ceil_mode=True),
+]
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -60,16 +68,17 @@ def flatten(*layers, clip=(2, 4, 6, 9, 8)):
         nn.MaxPool3d(2),
         nn.AvgPool3d((2, 3, 3), stride=1),
         nn.AdaptiveAvgPool3d(1),
-        nn.Conv3d(4, 6, 3, dilation=2, padding=2),
-        nn.MaxPool3d(2, ceil_mode=True),
+        nn.Conv3d(4, 4, 3, groups=4),
+        nn.Conv3d(4, 8, 3, stride=2, padding=1, groups=2),
+        nn.Conv3d(4, 4, (6, 3, 3), padding=(2, 0, 1), groups=4),
+        *UNUSUAL,
     ],
     ids=str,
 )
 def test_every_layer_computes_the_same_and_the_usual_ones_by_images(layer):
     difference, left = flatten(layer)
     assert difference < 1e-5
-    unusual = getattr(layer, "ceil_mode", False) or getattr(layer, "dilation", 1) in (2, (2, 2, 2))
-    assert bool(left & THREE) == unusual
+    assert bool(left & THREE) == (layer in UNUSUAL)
 
 
 def test_negative_values_at_the_border_are_no_less_than_padding():

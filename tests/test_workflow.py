@@ -86,7 +86,7 @@ class Bench:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def files(self):
-        """What is in data/ and reports/, with the time of the last change."""
+        """What is in data/<study>/ and reports/, with the time of the last change."""
         folders = [self.root / "data" / "tiny", self.root / "reports"]
         return {p: p.stat().st_mtime_ns for folder in folders for p in folder.rglob("*") if p.is_file()}
 
@@ -95,6 +95,8 @@ class Bench:
 def bench(tmp_path, repository):
     shutil.copytree(repository / "workflow", tmp_path / "workflow")
     shutil.copytree(repository / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "data").mkdir()
+    shutil.copy(repository / "data" / "sample.py", tmp_path / "data")
     shutil.rmtree(tmp_path / "workflow" / "recipes", ignore_errors=True)
     (tmp_path / "workflow" / "recipes").mkdir()
     (tmp_path / "workflow" / "recipes" / "spobet.yaml").write_text("model: spobet\ntrain: {}\n")

@@ -18,7 +18,6 @@ from torch.utils import _pytree as pytree
 from lib.export import CLIP, IMAGE, LOGITS, NEXT
 from lib.export.rules import CONVOLUTIONS, RULES, aten, restored
 from lib.models.frames import flatten_convolution
-from lib.models.movinet import Movinet
 
 Example = dict[str, Tensor]  # inputs of two clips by name: torch takes an axis of length one for a constant
 Constants = dict[Node, Any]  # values of the nodes of a graph that depend on no input
@@ -34,7 +33,7 @@ def whole(model: keras.Model, clip: np.ndarray) -> tuple[nn.Module, Example]:
     return prepare(network, {CLIP: clips.repeat(2, *[1] * (clips.ndim - 1))})
 
 
-def streaming(model: Movinet) -> tuple[nn.Module, Example]:
+def streaming(model: keras.Model) -> tuple[nn.Module, Example]:
     """Make the network that reads one frame at a time, and example inputs.
 
     It maps {"image": (clips, 1, height, width, 3), buffers by name} to {"logits": of the frames so far, "next_" + name:
@@ -46,7 +45,7 @@ def streaming(model: Movinet) -> tuple[nn.Module, Example]:
     with torch.no_grad():
         _, buffers = model.run(image, {})
 
-    def step(model: Movinet, inputs: Example) -> dict[str, Tensor]:
+    def step(model: keras.Model, inputs: Example) -> dict[str, Tensor]:
         logits, after = model.run(inputs[IMAGE], {name: value for name, value in inputs.items() if name != IMAGE})
         return {LOGITS: logits, **{NEXT + name: value for name, value in after.items()}}
 

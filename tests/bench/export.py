@@ -95,7 +95,7 @@ def export_stream(path: str, size: int, classes: int = CLASSES, mobile: bool = F
 
     form = {"mobile": True} if mobile else {"stream": True}
     recorded, example = network.streaming(build("movinet-a0", classes, (8, size, size), residual=RESIDUAL, **form))
-    content = tflite.convert(recorded, network.of_one(example))
+    content = tflite.convert(recorded, example)
     if mobile:
         rng = np.random.default_rng(0)
         inputs = {name: rng.random((1, *value.shape[1:]), np.float32) for name, value in example.items()}
@@ -125,6 +125,6 @@ def export_clip(path: str, recipe: str) -> dict[str, Callable]:
         residual = {"residual": RESIDUAL} if "residual" in config_of(config.model).model_fields else {}
         model = build(config.model, CLASSES, clip[:3], **config.options | residual)
     recorded, example = network.whole(model, np.random.default_rng(0).random((1, *clip), np.float32))
-    Path(path).write_bytes(tflite.convert(recorded, network.of_one(example)))
+    Path(path).write_bytes(tflite.convert(recorded, example))
     Path(path).with_suffix(".onnx").write_bytes(onnx.convert(recorded, example))
     return {}

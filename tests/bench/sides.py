@@ -41,7 +41,10 @@ class Side:
         """
         self.place = place
         self.output = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115, closed in __exit__
-        path = [str(REPOSITORY), str(REPOSITORY / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [
+            *map(str, (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "data")),
+            *filter(None, [os.environ.get("PYTHONPATH")]),
+        ]
         self.process = subprocess.Popen(
             [python, "-m", "bench.sides", place, json.dumps(options)],
             stdin=subprocess.PIPE,

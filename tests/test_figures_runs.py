@@ -92,3 +92,27 @@ def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
     assert strip.images[0].get_array().tolist() == [[0, 1, 1, 0]]
     with pytest.raises(ValueError, match="4 tokens of 1 frames do not cover 5 frames"):
         runs.attention_over_time(scores, np.ones(5, bool))
+
+
+def test_answers_as_frames_arrive_name_the_true_gloss_and_the_two_highest_others():
+    probabilities = np.array([[0.1, 0.6, 0.2, 0.1], [0.8, 0.05, 0.05, 0.1]])
+    figure = runs.as_frames_arrive(np.array([0.5, 1.0]), {"a clip": probabilities}, ["a"], list("abcd"))
+    everyone, clip = figure.axes
+    assert [line.get_ydata().tolist() for line in everyone.lines] == [[0.5, 1.0]]
+    drawn = {line.get_label(): line for line in clip.lines}
+    assert set("abc") < set(drawn)
+    assert "d" not in drawn
+    assert drawn["a"].get_ydata().tolist() == [0.1, 0.8]
+    assert drawn["a"].get_linewidth() > drawn["b"].get_linewidth()
+    assert drawn["a"].get_xdata().tolist() == [1, 2]
+
+
+def test_kernels_over_time_count_variations_and_show_energies():
+    energy = pd.DataFrame({"start": [0.25, 0.75], "trained": [0.5, 0.5]}, ["constant", "1 in 3"])
+    variation = {"start": np.array([0.9, 0.95]), "trained": np.array([0.1, 0.95])}
+    left, right = runs.kernels_over_time(variation, energy).axes
+    counts = [[bar.get_height() for bar in bars] for bars in left.containers]
+    assert [sum(each) for each in counts] == [2, 2]
+    assert [sum(each[:5]) for each in counts] == [0, 1]  # below 0.2
+    assert [[bar.get_height() for bar in bars] for bars in right.containers] == [[0.25, 0.75], [0.5, 0.5]]
+    assert labels(right.get_xticklabels()) == ["constant", "1 in 3"]

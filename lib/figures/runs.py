@@ -14,6 +14,7 @@ from lib.recipes import Dimension
 
 READABLE_GLOSSES = 30  # rows of a confusion matrix whose labels can still be read
 PANELS = 3  # side by side
+MOST_LINES = 20  # of glosses in a panel
 COLOURS = "viridis"  # from low to high accuracy
 
 
@@ -59,6 +60,52 @@ def accuracy_intervals(comparison: pd.DataFrame, chance: float, title: str = "To
     ax.set(xlim=(0, 1), ylim=(len(comparison) - 0.5, -0.5), title=title)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def as_frames_arrive(
+    accuracy: np.ndarray, probabilities: dict[str, np.ndarray], true: list[str], glosses: list[str], title: str = ""
+) -> Figure:
+    """Accuracy of all clips after each frame, (frames,), and of some clips the probability of each gloss.
+
+    probabilities: (frames, classes) by the title of a panel. true: the gloss of each of these clips, drawn thick; the
+    two others that rise highest are named; of the rest at most MOST_LINES are shown.
+    """
+    figure, axes = subplots(1, 1 + len(probabilities), size=(2.7 * (1 + len(probabilities)), 3), sharey=True)
+    frames = np.arange(1, len(accuracy) + 1)
+    axes[0].plot(frames, accuracy, "o-", color="0.2")
+    axes[0].set(title="all test clips", ylabel="top-1, or probability", ylim=(0, 1.02))
+    for ax, name, gloss in zip(axes[1:], probabilities, true, strict=True):
+        rows = pd.DataFrame(probabilities[name], frames, glosses)
+        others = rows.drop(columns=gloss).max().nlargest(MOST_LINES).index
+        ax.plot(rows[others[2:]], color="0.85")
+        for other, colour in zip(others[:2], sns.color_palette()[1:], strict=False):
+            ax.plot(rows[other], "--", color=colour, label=other)
+        ax.plot(rows[gloss], color=sns.color_palette()[0], linewidth=3, label=gloss)
+        ax.set_title(name)
+        ax.legend(fontsize="x-small", loc="upper left")
+    for ax in axes:
+        ax.set_xlabel("frames seen")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def kernels_over_time(variation: dict[str, np.ndarray], energy: pd.DataFrame, title: str = "") -> Figure:
+    """How much kernels vary over time: a histogram by name, each of a share in [0, 1]; and a table's columns as bars.
+
+    energy: share of each temporal frequency (rows), in [0, 1].
+    """
+    figure, (left, right) = subplots(1, 2, size=(8, 3))
+    left.hist(list(variation.values()), bins=np.linspace(0, 1, 26), label=list(variation))
+    left.axvline(0, color="grey", linestyle="--", label="inflated")
+    left.set(title="variation over time", xlabel="0: the same in all frames, 1: sums to nothing", ylabel="kernels")
+    left.legend(loc="upper left")
+    energy.plot.bar(ax=right, rot=0, width=0.75, title="energy by temporal frequency")
+    right.set_ylim(0, 1.5 * energy.to_numpy().max())  # room for the legend
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 

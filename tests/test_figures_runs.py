@@ -92,3 +92,10 @@ def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
     assert strip.images[0].get_array().tolist() == [[0, 1, 1, 0]]
     with pytest.raises(ValueError, match="4 tokens of 1 frames do not cover 5 frames"):
         runs.attention_over_time(scores, np.ones(5, bool))
+
+
+def test_heatmaps_share_a_scale_with_zero_in_the_middle():
+    figure = runs.heatmaps({"one": np.array([[0.0, 2.0]]), "other": np.array([[-3.0, 1.0]])}, "kernels", "x", "t")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["one", "other"]
+    assert [ax.images[0].get_clim() for ax in figure.axes] == [(-3, 3), (-3, 3)]
+    assert figure.axes[1].images[0].get_array().tolist() == [[-3.0, 1.0]]

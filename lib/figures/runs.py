@@ -234,3 +234,16 @@ def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
     axes[0].invert_yaxis()
     figure.suptitle(title)
     return figure
+
+
+def heatmaps(images: dict[str, np.ndarray], title: str = "", xlabel: str = "", ylabel: str = "") -> Figure:
+    """Named matrices of positive and negative values side by side, on one scale of colours with white at zero."""
+    figure, axes = subplots(1, len(images), size=(0.5 + 1.9 * len(images), 2.6), squeeze=False)
+    limit = max(np.abs(image).max() for image in images.values())
+    for ax, (name, image) in zip(axes[0], images.items(), strict=True):
+        ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.set_title(name, fontsize="small")
+        ax.set(xticks=[], yticks=[], xlabel=xlabel)
+    axes[0, 0].set_ylabel(ylabel)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure

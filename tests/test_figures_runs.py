@@ -116,3 +116,10 @@ def test_kernels_over_time_count_variations_and_show_energies():
     assert [sum(each[:5]) for each in counts] == [0, 1]  # below 0.2
     assert [[bar.get_height() for bar in bars] for bars in right.containers] == [[0.25, 0.75], [0.5, 0.5]]
     assert labels(right.get_xticklabels()) == ["constant", "1 in 3"]
+
+
+def test_heatmaps_share_a_scale_with_zero_in_the_middle():
+    figure = runs.heatmaps({"one": np.array([[0.0, 2.0]]), "other": np.array([[-3.0, 1.0]])}, "kernels", "x", "t")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["one", "other"]
+    assert [ax.images[0].get_clim() for ax in figure.axes] == [(-3, 3), (-3, 3)]
+    assert figure.axes[1].images[0].get_array().tolist() == [[-3.0, 1.0]]

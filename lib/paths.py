@@ -5,9 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
-T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[1]
 STUDIES, RECIPES, SPACES = (REPOSITORY / "workflow" / kind for kind in ("studies", "recipes", "spaces"))
 
@@ -99,13 +97,6 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def save(content: T, path: Path, **options: Any) -> T:
-    """Write a figure (savefig) or a table (to_csv) and return it, so that a notebook's cell can show what it saved."""
-    with replacing(path) as partial:
-        (content.savefig if hasattr(content, "savefig") else content.to_csv)(partial, **options)
-    return content
 
 
 @contextmanager

@@ -131,7 +131,7 @@ class Run:
         content = json.dumps({**self.config.model_dump(mode="json"), "seed": self.seed, **self.content()}, indent=1)
         identity = folder / "run.json"
         if folder.exists() and not (identity.exists() and identity.read_text() == content):
-            print(f"{folder}: the recipe or the clips have changed; training starts from scratch")
+            print(f"{self.name}, {step}: the recipe or the clips have changed; training starts from scratch")
             shutil.rmtree(folder)
         with replacing(identity) as partial:
             partial.write_text(content)

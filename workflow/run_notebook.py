@@ -10,7 +10,6 @@ messages.
 
 import base64
 import html
-import io
 import logging
 import re
 import sys
@@ -21,10 +20,10 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
-from PIL import Image
 from pygments.formatters import HtmlFormatter
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lib.figures import smaller
 from lib.paths import locked, replacing
 
 # Log lines of papermill itself, and of outputs that only a page can show.
@@ -89,18 +88,8 @@ def tidy(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.get("outputs", []):
             if picture := output.get("data", {}).get("image/png"):
-                output.data["image/png"] = smaller(picture)
+                output.data["image/png"] = base64.b64encode(smaller(base64.b64decode(picture))).decode()
     return content
-
-
-def smaller(picture: str) -> str:
-    """A PNG (base64) in at most 64 colours, as far as that makes it smaller: a third of the bytes, and hard to tell."""
-    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
-        reduced = image.convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    file = io.BytesIO()
-    reduced.save(file, "png", optimize=True)
-    found = base64.b64encode(file.getvalue()).decode()
-    return found if len(found) < len(picture) else picture
 
 
 def to_page(content: nbformat.NotebookNode, title: str) -> str:

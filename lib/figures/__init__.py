@@ -1,18 +1,49 @@
 """One style for every figure of a study."""
 
-from typing import Any
+import io
+from pathlib import Path
+from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
+from PIL import Image
 
+from lib.paths import replacing
+
+T = TypeVar("T", Figure, pd.DataFrame)
+COLOURS = 64
 DPI = 80  # keeps the report of a whole study below 8 MB
 STYLE = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight",
     "axes.titlelocation": "left", "axes.titlesize": "medium", "legend.frameon": False,
 }  # fmt: skip
+
+
+def save(content: T, path: Path, **options: Any) -> T:
+    """Write a figure (.png) or a table (.csv, .parquet) and return it, so that a cell can show what it saved.
+
+    options: of pandas' to_csv or to_parquet.
+    """
+    with replacing(path) as partial:
+        if isinstance(content, Figure):
+            file = io.BytesIO()
+            content.savefig(file)
+            partial.write_bytes(smaller(file.getvalue()))
+        else:
+            getattr(content, f"to_{path.suffix[1:]}")(partial, **options)
+    return content
+
+
+def smaller(png: bytes) -> bytes:
+    """A PNG in at most COLOURS colours, if that makes it smaller: about a third of the bytes, and hardly visible."""
+    with Image.open(io.BytesIO(png)) as image:
+        reduced = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE, kmeans=1)
+    file = io.BytesIO()
+    reduced.save(file, "png", optimize=True)
+    return min(file.getvalue(), png, key=len)
 
 
 def table(content: pd.DataFrame, formats: dict[str, str] | None = None, *, index: bool = False) -> Styler:

@@ -135,6 +135,7 @@ def restored_features(
         ax.plot(frames, values, "o-", color=blue, markersize=3, label="true")
         ax.plot(gone, restored[gone, column], "x", color=orange, markeredgewidth=2, label="restored")
         ax.set_title(name, fontsize="small")
+        ax.margins(y=0.15)
         ax.grid(visible=False)
     axes[0, 0].legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes[-1, 0].set_xlabel("frame (grey: hidden from the model)")
@@ -150,7 +151,7 @@ def both_ways(forwards: np.ndarray, backwards: np.ndarray, title: str = "") -> F
     ax.plot(ends, ends, color="grey", linestyle="--", label="equal")
     ax.plot(forwards.ravel(), backwards.ravel(), "o", color=sns.color_palette()[0], alpha=0.3, markersize=3)
     ax.set(xlabel="logit, played forwards", ylabel="logit, played backwards", aspect="equal", title=title)
-    ax.legend(loc="upper left")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -215,17 +216,20 @@ def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def best_so_far(trials: pd.DataFrame, equal: int, chance: float, title: str = "") -> Figure:
+def best_so_far(trials: pd.DataFrame, equal: int, chance: float, title: str = "", own: float | None = None) -> Figure:
     """Best validation accuracy of each tuner by the epochs that it has spent; each trial is a dot.
 
     trials: `lib.tuning.read_trials`. equal: epochs that every tuner has spent, a dotted line. chance: a dashed line.
+    own: the validation accuracy of the recipe's own settings, a black line.
     """
     figure, ax = subplots(size=(8, 4))
-    for colour, (tuner, own) in zip(sns.color_palette(), trials.groupby("tuner", sort=False), strict=False):
-        ax.step(own["spent"], own["best"], where="post", color=colour, label=tuner)
-        ax.plot(own["spent"], own["val_accuracy"], "o", color=colour, alpha=0.4, markersize=4)
+    for colour, (tuner, found) in zip(sns.color_palette(), trials.groupby("tuner", sort=False), strict=False):
+        ax.step(found["spent"], found["best"], where="post", color=colour, label=tuner)
+        ax.plot(found["spent"], found["val_accuracy"], "o", color=colour, alpha=0.4, markersize=4)
     ax.axvline(equal, color="grey", linestyle=":", label="equal cost")
     ax.axhline(chance, color="grey", linestyle="--", label="chance")
+    if own is not None:
+        ax.axhline(own, color="black", linewidth=1, label="own settings")
     ax.set(xlabel="epochs trained, all trials together", ylabel="validation top-1", title=title, ylim=(0, 1))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -291,7 +295,7 @@ def importances(table: pd.DataFrame, title: str = "") -> Figure:
 
 def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
     """Epochs and minutes of each tuner of `lib.tuning.compare_tuners`."""
-    figure, axes = subplots(1, 2, size=(9, 1.4 + 0.4 * len(tuners)), sharey=True)
+    figure, axes = subplots(1, 2, size=(8, 1.4 + 0.4 * len(tuners)), sharey=True)
     for ax, key, form in zip(axes, ("epochs", "minutes"), ("{:,.0f}", "{:,.1f}"), strict=True):
         bars = ax.barh(tuners["tuner"], tuners[key], color=sns.color_palette()[0])
         ax.bar_label(bars, fmt=form, padding=3)

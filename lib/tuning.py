@@ -154,6 +154,16 @@ class Search:
         added = {"epochs": epochs - past.get("epochs_total", 0), "seconds": seconds - past.get("seconds_total", 0)}
         return {**result, **outcome, "epochs_total": epochs, "seconds_total": seconds, **added}
 
+    def baseline(self) -> dict[str, Any]:
+        """Train the recipe's own settings as the longest trial is trained. Returns what `train` does.
+
+        It is what the trials compare with: a run of the study trains for longer, and perhaps on larger clips.
+        """
+        folder = self.folder / "baseline"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+            return train(self.open_run({}, folder), self.epochs)
+
     def write_recipe(self, best: pd.Series) -> Path:
         """Write a trial of `read_trials` as a recipe of the study, named after the search. Returns its path."""
         values = {key: self.results(best["tuner"])[best["trial"]]["values"][key] for key in self.space}

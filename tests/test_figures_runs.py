@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from lib.figures import runs
+from lib.oracles import hyperband_plan
 
 
 def labels(ticks) -> list[str]:
@@ -123,3 +124,34 @@ def test_heatmaps_share_a_scale_with_zero_in_the_middle():
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["one", "other"]
     assert [ax.images[0].get_clim() for ax in figure.axes] == [(-3, 3), (-3, 3)]
     assert figure.axes[1].images[0].get_array().tolist() == [[-3.0, 1.0]]
+
+
+def test_rollout_is_a_curve_between_the_heads_and_the_hands():
+    scores, hands = np.full((1, 2, 4, 4), 0.25), np.array([True, True, False])
+    top, middle, strip, *_ = runs.attention_over_time(scores, hands, rollout=np.array([0.5, 0.3, 0.2])).axes
+    assert middle.lines[0].get_ydata().tolist() == [0.5, 0.3, 0.2]
+    assert len(top.images) == len(strip.images) == 1
+
+
+def test_restored_features_are_drawn_where_frames_were_hidden_and_missing_joints_leave_gaps():
+    true, restored = np.array([[1.0, 5], [2, 0], [3, 7]]), np.array([[9.0, 9], [2.5, 6], [9, 9]])
+    figure = runs.restored_features(true, restored, np.array([0, 1, 0]), {1: "right_wrist, y"})
+    (ax,) = figure.axes
+    drawn = {line.get_label(): np.column_stack(line.get_data()).tolist() for line in ax.lines}
+    assert drawn["restored"] == [[1, 6]]
+    np.testing.assert_array_equal(drawn["true"], [[0, 5], [1, np.nan], [2, 7]])
+    assert [(patch.get_x(), patch.get_width()) for patch in ax.patches] == [(0.5, 1)]
+    assert ax.get_title(loc="left") == "right_wrist, y"
+
+
+def test_logits_of_both_directions_are_drawn_against_each_other():
+    (ax,) = runs.both_ways(np.array([[0.0, 1], [2, 3]]), np.array([[0.0, 1], [2, -3]])).axes
+    assert np.column_stack(ax.lines[1].get_data()).tolist() == [[0, 0], [1, 1], [2, 2], [3, -3]]
+    assert np.asarray(ax.lines[0].get_xdata()).tolist() == [-3, 3]
+
+
+def test_hyperband_is_drawn_bracket_by_bracket_with_the_cost_of_each():
+    figure = runs.hyperband_rounds(hyperband_plan(9))
+    drawn = [[(bar.get_x(), bar.get_width(), bar.get_height()) for bar in ax.patches] for ax in figure.axes]
+    assert drawn == [[(0, 1, 9), (1, 2, 3), (3, 6, 1)], [(0, 3, 5), (3, 6, 2)], [(0, 9, 3)]]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["21 epochs", "27 epochs", "27 epochs"]

@@ -1,5 +1,7 @@
 """What the figures of runs show, read back from the drawn values."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,3 +94,26 @@ def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
     assert strip.images[0].get_array().tolist() == [[0, 1, 1, 0]]
     with pytest.raises(ValueError, match="4 tokens of 1 frames do not cover 5 frames"):
         runs.attention_over_time(scores, np.ones(5, bool))
+
+
+@pytest.mark.parametrize("slowest", [1.1, 3.0, 900.0])
+def test_ticks_of_latencies_are_in_sight_and_do_not_touch(slowest):
+    files = pd.DataFrame({"run": list("abcdef"), "format": "tflite", "precision": "int8", "bytes": 2e6})
+    files["latency_ms_1_thread"] = np.geomspace(1, slowest, len(files))
+    figure = runs.sizes_and_speeds(files)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    shown = [tick.label1.get_window_extent() for tick in ax.yaxis.get_major_ticks() if tick.label1.get_visible()]
+    boxes = sorted((box for box in shown if ax.bbox.y0 <= (box.y0 + box.y1) / 2 <= ax.bbox.y1), key=lambda box: box.y0)
+    assert len(boxes) >= 1
+    assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+    assert not ax.yaxis.get_minorticklabels()
+
+
+def test_differences_show_who_is_ahead_and_colour_what_is_no_chance():
+    paired = pd.DataFrame({"a": ["x", "x", "y"], "b": ["y", "z", "z"]})
+    paired = paired.assign(difference=[0.3, 0.1, -0.2], p_holm=[0.01, 0.6, 0.04])
+    (ax,) = runs.differences(paired, ["x", "z", "y"]).axes
+    coloured, grey = (np.ma.filled(mesh.get_array(), np.nan).reshape(3, 3) for mesh in ax.collections)
+    np.testing.assert_allclose(coloured, [[np.nan, np.nan, 30], [np.nan, np.nan, 20], [-30, -20, np.nan]])
+    np.testing.assert_allclose(grey, [[np.nan, 10, np.nan], [-10, np.nan, np.nan], [np.nan, np.nan, np.nan]])

@@ -1,5 +1,7 @@
 """What the figures of runs show, read back from the drawn values."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,3 +157,26 @@ def test_hyperband_is_drawn_bracket_by_bracket_with_the_cost_of_each():
     drawn = [[(bar.get_x(), bar.get_width(), bar.get_height()) for bar in ax.patches] for ax in figure.axes]
     assert drawn == [[(0, 1, 9), (1, 2, 3), (3, 6, 1)], [(0, 3, 5), (3, 6, 2)], [(0, 9, 3)]]
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["21 epochs", "27 epochs", "27 epochs"]
+
+
+@pytest.mark.parametrize("slowest", [1.1, 3.0, 900.0])
+def test_ticks_of_latencies_are_in_sight_and_do_not_touch(slowest):
+    files = pd.DataFrame({"run": list("abcdef"), "format": "tflite", "precision": "int8", "bytes": 2e6})
+    files["latency_ms_1_thread"] = np.geomspace(1, slowest, len(files))
+    figure = runs.sizes_and_speeds(files)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    shown = [tick.label1.get_window_extent() for tick in ax.yaxis.get_major_ticks() if tick.label1.get_visible()]
+    boxes = sorted((box for box in shown if ax.bbox.y0 <= (box.y0 + box.y1) / 2 <= ax.bbox.y1), key=lambda box: box.y0)
+    assert len(boxes) >= 1
+    assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+    assert not ax.yaxis.get_minorticklabels()
+
+
+def test_differences_show_who_is_ahead_and_colour_what_is_no_chance():
+    paired = pd.DataFrame({"a": ["x", "x", "y"], "b": ["y", "z", "z"]})
+    paired = paired.assign(difference=[0.3, 0.1, -0.2], p_holm=[0.01, 0.6, 0.04])
+    (ax,) = runs.differences(paired, ["x", "z", "y"]).axes
+    coloured, grey = (np.ma.filled(mesh.get_array(), np.nan).reshape(3, 3) for mesh in ax.collections)
+    np.testing.assert_allclose(coloured, [[np.nan, np.nan, 30], [np.nan, np.nan, 20], [-30, -20, np.nan]])
+    np.testing.assert_allclose(grey, [[np.nan, 10, np.nan], [-10, np.nan, np.nan], [np.nan, np.nan, np.nan]])

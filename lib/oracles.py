@@ -98,12 +98,6 @@ def hyperband_plan(epochs: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def hyperband_cost(epochs: int) -> tuple[int, int]:
-    """Trials and epochs of the rounds of `hyperband_plan`."""
-    plan = hyperband_plan(epochs)
-    return int(plan["trials"].sum()), int((plan["trials"] * (plan["until"] - plan["start"])).sum())
-
-
 @contextmanager
 def working(folder: Path) -> Iterator[Path]:
     """Register this process as a worker. Yields its lock file in `folder`, which it holds while it is alive."""

@@ -93,16 +93,9 @@ class ClipRecipe(Recipe):
 
 def shortened(config: PoseRecipe | ClipRecipe, epochs: int | None) -> PoseRecipe | ClipRecipe:
     """The recipe with every training cut to at most `epochs`; None leaves it as it is."""
-    stages = {name: getattr(config, name, None) for name in ("pretrain", "head", "train")}
-    if epochs is None:
-        return config
-    return config.model_copy(
-        update={
-            name: stage.model_copy(update={"epochs": min(stage.epochs, epochs)})
-            for name, stage in stages.items()
-            if stage
-        }
-    )
+    steps = {name: getattr(config, name, None) for name in ("pretrain", "head", "train") if epochs}
+    cut = {name: step.model_copy(update={"epochs": min(step.epochs, epochs)}) for name, step in steps.items() if step}
+    return config.model_copy(update=cut)
 
 
 def most_epochs() -> int | None:

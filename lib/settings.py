@@ -44,7 +44,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     *parents, key = first["loc"] or ("",)
     where = f" in {_dotted(parents)}" if parents else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{where}{_suggestion(str(key), _model_at(kind, parents))}"
+        keys = list(_model_at(kind, parents).model_fields)
+        return f"unknown key {key!r}{where}" + (did_you_mean(str(key), keys) or f"; the keys are {', '.join(keys)}")
     if first["type"] == "missing":
         return f"key '{key}' is missing{where}; add it"
     if not first["loc"]:
@@ -56,11 +57,6 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """ " (did you mean '…'?)" for the known name nearest to a misspelt one, or nothing."""
     near = difflib.get_close_matches(name, known, 1)
     return f" (did you mean '{near[0]}'?)" if near else ""
-
-
-def _suggestion(key: str, kind: type[BaseModel]) -> str:
-    keys = list(kind.model_fields)
-    return did_you_mean(key, keys) or f"; the keys are {', '.join(keys)}"
 
 
 def _model_at(kind: type[BaseModel], location: list[str | int]) -> type[BaseModel]:

@@ -52,10 +52,7 @@ class RunSpec(FromRecipe):
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Name and seed of each run."""
-        if self.seeds is None:
-            yield self.title, 0
-        else:
-            yield from ((f"{self.title}-s{seed}", seed) for seed in self.seeds)
+        yield from ((f"{self.title}-s{seed}", seed) for seed in self.seeds) if self.seeds else ((self.title, 0),)
 
     @property
     def title(self) -> str:

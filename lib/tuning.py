@@ -29,7 +29,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
 from lib.models import config_of, configure, count_stages
-from lib.oracles import Results, Shelf, hyperband_cost, make_oracle, working
+from lib.oracles import Results, Shelf, hyperband_plan, make_oracle, working
 from lib.paths import replacing
 from lib.recipes import changed, find_recipe, read_recipe
 from lib.runs import Run, open_run
@@ -57,7 +57,9 @@ class Search:
             self._check(key, *dimension.ends())
         self.run = self.open_run({}, self.folder)
         self.epochs = self.run.config.train.epochs  # the most of a trial
-        self.trials = self.spec.trials or -(-hyperband_cost(self.epochs)[1] // self.epochs)
+        plan = hyperband_plan(self.epochs)
+        cost = int((plan["trials"] * (plan["until"] - plan["start"])).sum())
+        self.trials = self.spec.trials or -(-cost // self.epochs)
         self.shelves = {tuner: self._open_shelf(tuner) for tuner in self.spec.tuners}
 
     def _check(self, key: str, *values: Any) -> None:

@@ -72,13 +72,6 @@ def test_confusion_of_many_glosses_shows_the_most_confused_ones():
     assert "4 most confused of 100" in ax.get_title(loc="left")
 
 
-def test_worst_glosses_come_first_with_their_number_of_clips():
-    table = pd.DataFrame({"gloss": list("abc"), "n": [2, 4, 3], "top1": [1.0, 0.25, 0.5], "top5": [1, 0.5, 1]})
-    (ax,) = runs.worst_glosses(table, count=2).axes
-    assert labels(ax.get_yticklabels()) == ["b (4)", "c (3)"]
-    assert [bar.get_width() for bar in ax.patches] == [0.5, 1, 0.25, 0.5]
-
-
 def test_calibration_curve_shows_accuracy_over_confidence():
     table = pd.DataFrame({"confidence": [0.3, 0.9], "accuracy": [0.2, 0.7], "n": [1, 3]})
     (ax,) = runs.calibration_curve(table, error=0.175).axes

@@ -1,6 +1,10 @@
-"""What exported files are worth: scores from their predictions, a card beside each file, and the release of files."""
+"""What exported files are worth: scores from their predictions, a card beside each file, and the release of files.
+
+python -m lib.export.bundle <study> <data root, or ""> <run> copies a run's files to the report, to be committed.
+"""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from lib.paths import replacing
 from lib.predictions import Predictions
 from lib.report import scores
 from lib.settings import StudyError
-from lib.study import Study
+from lib.study import Study, load_study
 
 COLUMNS = ["run", "format", "precision", "bytes", "top1", "top1_source", "agreement", "max_abs_diff"]
 COLUMNS += ["latency_ms_1_thread", "latency_ms_2_threads", "flex_ops"]
@@ -133,3 +137,11 @@ def release(study: Study, run: str) -> list[Path]:
     for name, text in texts.items():
         write(folder / name, text.encode())
     return [*targets.values(), *(folder / name for name in texts)]
+
+
+if __name__ == "__main__":
+    name, data, run = sys.argv[1:]
+    try:
+        release(load_study(name, data, require_data=False), run)
+    except StudyError as error:
+        sys.exit(f"error: {error}")

@@ -56,7 +56,7 @@ def table(content: pd.DataFrame, formats: dict[str, str] | None = None, *, index
 
 
 def subplots(
-    rows: int = 1, columns: int = 1, size: tuple[float, float] = (7, 4), **options: object
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (7, 4), title: str = "", **options: object
 ) -> tuple[Figure, Any]:
     """A styled figure of `size` inches (width, height) and its axes, as `plt.subplots` returns them.
 
@@ -65,4 +65,6 @@ def subplots(
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=STYLE)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
     plt.close(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure, axes

@@ -107,7 +107,7 @@ def film_strips(index: pd.DataFrame, count: int = 9) -> Figure:
 
 def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: str = "") -> Figure:
     """For each row of an index the same `count` moments of the video, with the signer's box, and of the clip store."""
-    figure, axes = subplots(2 * len(clips), count, size=(1.1 * count, 2.4 * len(clips)), squeeze=False)
+    figure, axes = subplots(2 * len(clips), count, size=(1.1 * count, 2.4 * len(clips)), squeeze=False, title=title)
     for row, clip in enumerate(clips.to_dict("records")):
         pictures = list(frames(Path(clip["path"])))
         numbers = sample_frames(clip["frame_start"], clip["frame_end"], count)
@@ -122,18 +122,16 @@ def before_and_after(clips: pd.DataFrame, folder: Path, count: int = 8, title: s
         axes[2 * row + 1, 0].set_title(clip["gloss"], fontsize="x-small", loc="left", pad=2)
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
 def strips(clips: Sequence[np.ndarray], names: Sequence[str], title: str = "") -> Figure:
     """Clips (frames, height, width, 3), float in [0, 1] or uint8, as strips one below the other, each with a name."""
-    figure, axes = subplots(len(clips), 1, size=(0.9 * len(clips[0]), 1.15 * len(clips)), squeeze=False)
+    figure, axes = subplots(len(clips), 1, size=(0.9 * len(clips[0]), 1.15 * len(clips)), squeeze=False, title=title)
     for axis, clip, name in zip(axes[:, 0], clips, names, strict=True):
         axis.imshow(np.hstack(list(clip)))
         axis.set_axis_off()
         axis.set_title(name, fontsize="small")
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
@@ -174,7 +172,7 @@ def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str
     if not len(seen):
         raise ValueError("the clip has no joints to draw")
     part_of = {joint: part for part, where in layout.parts.items() for joint in range(where.start, where.stop)}
-    figure, axes = subplots(1, count, size=(1.6 * count, 2.3), sharex=True, sharey=True, squeeze=False)
+    figure, axes = subplots(1, count, size=(1.6 * count, 2.3), sharex=True, sharey=True, squeeze=False, title=title)
     for axis, frame in zip(axes[0], np.linspace(seen[0], seen[-1], count).round().astype(int), strict=True):
         for side in SIDES:
             wrist = poses[: frame + 1, layout.parts[side].start]
@@ -193,7 +191,6 @@ def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str
     low, high = shown.min(0), shown.max(0)
     margin = 0.05 * (high - low).max() + 1e-6
     axes[0, 0].set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 

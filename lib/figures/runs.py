@@ -25,7 +25,7 @@ def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
     history: columns epoch, loss and val_loss, and perhaps accuracy and val_accuracy.
     """
     panels = ["loss", "accuracy"] if "accuracy" in history else ["loss"]
-    figure, axes = subplots(1, len(panels), size=(5 * len(panels), 3.5), squeeze=False)
+    figure, axes = subplots(1, len(panels), size=(5 * len(panels), 3.5), squeeze=False, title=title)
     for ax, name in zip(axes[0], panels, strict=True):
         ax.plot(history["epoch"], history[name], label="training")
         ax.plot(history["epoch"], history[f"val_{name}"], label="validation")
@@ -35,7 +35,6 @@ def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
         axes[0, 1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes[0, 1].set_ylim(0, 1)
     axes[0, 0].legend()
-    figure.suptitle(title)
     return figure
 
 
@@ -72,7 +71,8 @@ def as_frames_arrive(
     probabilities: (frames, classes) by the title of a panel. true: the gloss of each of these clips, drawn thick; the
     two others that rise highest are named; of the rest at most MOST_LINES are shown.
     """
-    figure, axes = subplots(1, 1 + len(probabilities), size=(2.7 * (1 + len(probabilities)), 3), sharey=True)
+    panels = 1 + len(probabilities)
+    figure, axes = subplots(1, panels, size=(2.7 * panels, 3), sharey=True, title=title)
     frames = np.arange(1, len(accuracy) + 1)
     axes[0].plot(frames, accuracy, "o-", color="0.2")
     axes[0].set(title="all test clips", ylabel="top-1, or probability", ylim=(0, 1.02))
@@ -89,7 +89,6 @@ def as_frames_arrive(
         ax.set_xlabel("frames seen")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -98,7 +97,7 @@ def kernels_over_time(variation: dict[str, np.ndarray], energy: pd.DataFrame, ti
 
     energy: share of each temporal frequency (rows), in [0, 1].
     """
-    figure, (left, right) = subplots(1, 2, size=(8, 3))
+    figure, (left, right) = subplots(1, 2, size=(8, 3), title=title)
     left.hist(list(variation.values()), bins=np.linspace(0, 1, 26), label=list(variation))
     left.axvline(0, color="grey", linestyle="--", label="inflated")
     left.set(title="variation over time", xlabel="0: the same in all frames, 1: sums to nothing", ylabel="kernels")
@@ -106,7 +105,6 @@ def kernels_over_time(variation: dict[str, np.ndarray], energy: pd.DataFrame, ti
     energy.plot.bar(ax=right, rot=0, width=0.75, title="energy by temporal frequency")
     right.set_ylim(0, 1.5 * energy.to_numpy().max())  # room for the legend
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -130,21 +128,6 @@ def confusion_heatmap(confusion: pd.DataFrame, most: int = READABLE_GLOSSES) -> 
     )  # fmt: skip
     number = f"all {len(confusion)}" if shown is confusion else f"{len(shown)} most confused of {len(confusion)}"
     ax.set(title=f"Clips by true and predicted gloss, {number} glosses")
-    return figure
-
-
-def worst_glosses(per_gloss: pd.DataFrame, count: int = 20) -> Figure:
-    """Bars of top-1 and top-5 of the `count` glosses with the lowest top-1 in `lib.evaluation.per_gloss`."""
-    worst = per_gloss.sort_values(["top1", "top5"], kind="stable").head(count)
-    figure, ax = subplots(size=(7, 1.2 + 0.3 * len(worst)))
-    place, colours = np.arange(len(worst)), sns.color_palette()
-    ax.barh(place, worst["top5"], color=colours[0], alpha=0.3, label="top-5")
-    ax.barh(place, worst["top1"], color=colours[0], label="top-1")
-    ax.set_yticks(place, [f"{gloss} ({n})" for gloss, n in zip(worst["gloss"], worst["n"], strict=True)])
-    ax.set(xlim=(0, 1), ylim=(len(worst) - 0.5, -0.5), title=f"The {len(worst)} worst glosses (number of clips)")
-    ax.grid(visible=False, axis="y")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -172,9 +155,8 @@ def restored_features(
     true, restored: (frames, values); a true value of 0 is a missing joint. hidden: (frames,) of 0 and 1, shaded.
     columns: the features to draw, by number, and their names.
     """
-    figure, axes = subplots(
-        len(columns), 1, size=(8, 0.8 + 1.5 * len(columns)), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.1}
-    )
+    size = 8, 0.8 + 1.5 * len(columns)
+    figure, axes = subplots(len(columns), 1, size, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.1}, title=title)
     frames, gone, (blue, orange) = np.arange(len(true)), np.flatnonzero(hidden), sns.color_palette()[:2]
     for ax, (column, name) in zip(axes[:, 0], columns.items(), strict=True):
         values = np.where(true[:, column] != 0, true[:, column], np.nan)
@@ -188,7 +170,6 @@ def restored_features(
     axes[0, 0].legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes[-1, 0].set_xlabel("frame (grey: hidden from the model)")
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
@@ -245,7 +226,7 @@ def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
     columns = min(len(runs), PANELS)
     rows = -(-len(runs) // columns)
     size = (2.2 + 2.1 * columns, 1 + 2.4 * rows) if len(runs) > 1 else (6.5, 4)
-    figure, axes = subplots(rows, columns, size=size, squeeze=False, sharey=True)
+    figure, axes = subplots(rows, columns, size=size, squeeze=False, sharey=True, title=title)
     look = {"hue": "precision", "style": "format", "s": 70, "alpha": 0.8}
     look |= {"hue_order": table["precision"].unique(), "style_order": table["format"].unique()}
     for ax in axes.flat[len(runs) :]:
@@ -263,7 +244,6 @@ def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
     figure.legend(handles, names, loc="outside right", fontsize="small")
     for row in axes:
         row[0].set_ylabel("ms a clip (stream: a frame)", fontsize="small")
-    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -312,7 +292,7 @@ def hyperband_rounds(plan: pd.DataFrame, title: str = "") -> Figure:
     The area of a rectangle is what its round costs.
     """
     brackets = list(plan.groupby("bracket", sort=False))
-    figure, axes = subplots(1, len(brackets), size=(8, 3.2), sharex=True, sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(brackets), size=(8, 3.2), sharex=True, sharey=True, squeeze=False, title=title)
     for ax, colour, (_, rounds) in zip(axes[0], sns.color_palette(), brackets, strict=False):
         width = rounds["until"] - rounds["start"]
         bars = ax.bar(rounds["start"], rounds["trials"], width, align="edge", color=colour, edgecolor="white")
@@ -322,7 +302,6 @@ def hyperband_rounds(plan: pd.DataFrame, title: str = "") -> Figure:
         ax.grid(visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set(ylabel="trials", ylim=(0, 1.15 * plan["trials"].max()))
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
@@ -365,25 +344,23 @@ def importances(table: pd.DataFrame, title: str = "") -> Figure:
 
 def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
     """Epochs and minutes of each tuner of `lib.tuning.compare_tuners`."""
-    figure, axes = subplots(1, 2, size=(8, 1.4 + 0.4 * len(tuners)), sharey=True)
+    figure, axes = subplots(1, 2, size=(8, 1.4 + 0.4 * len(tuners)), sharey=True, title=title)
     for ax, key, form in zip(axes, ("epochs", "minutes"), ("{:,.0f}", "{:,.1f}"), strict=True):
         bars = ax.barh(tuners["tuner"], tuners[key], color=sns.color_palette()[0])
         ax.bar_label(bars, fmt=form, padding=3)
         ax.set(xlabel=key)
         ax.margins(x=0.15)
     axes[0].invert_yaxis()
-    figure.suptitle(title)
     return figure
 
 
 def heatmaps(images: dict[str, np.ndarray], title: str = "", xlabel: str = "", ylabel: str = "") -> Figure:
     """Named matrices of positive and negative values side by side, on one scale of colours with white at zero."""
-    figure, axes = subplots(1, len(images), size=(0.5 + 1.9 * len(images), 2.6), squeeze=False)
+    figure, axes = subplots(1, len(images), size=(0.5 + 1.9 * len(images), 2.6), squeeze=False, title=title)
     limit = max(np.abs(image).max() for image in images.values())
     for ax, (name, image) in zip(axes[0], images.items(), strict=True):
         ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(name, fontsize="small")
         ax.set(xticks=[], yticks=[], xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure

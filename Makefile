@@ -7,10 +7,16 @@ WORKERS ?= 1
 THREADS ?= 1
 SUBSET ?= 100
 ACCEPT ?=
-NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+NOTEBOOKS = $(filter-out $(COMPARISON),$(wildcard notebooks/*.ipynb))
+# It shows the committed predictions, so that its figures are the same wherever it is run.
+COMPARISON = notebooks/11_comparison.ipynb
 # In a folder that goes away afterwards, with the published weights that are here: no committed report changes.
 ON_SCRATCH = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; trap 'rm -rf "$$STUDY_HOME"' EXIT; \
 	mkdir -p data/weights "$$STUDY_HOME/data"; ln -s "$(CURDIR)/data/weights" "$$STUDY_HOME/data/weights";
+ON_COMMITTED = mkdir "$$STUDY_HOME/committed"; cp -r --parents reports/sample "$$STUDY_HOME/committed"; \
+	STUDY_HOME="$$STUDY_HOME/committed"
+NBVAL = .venv/bin/pytest -n 2 --dist loadfile --nbval-lax --nbval-sanitize-with tests/nbval.cfg
+EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False
 
 export WORKERS THREADS
 
@@ -39,16 +45,16 @@ test: .venv/.done  ## ruff, pytest, the sample study from nothing (one epoch a t
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest -n 2 --dist loadfile
-	@$(ON_SCRATCH) export STUDY_EPOCHS=1; $(PYTHON) workflow/run.py sample "" --cores all; \
-	.venv/bin/pytest -n 2 --dist loadfile --nbval-lax --nbval-sanitize-with tests/nbval.cfg $(NOTEBOOKS)
+	@$(ON_SCRATCH) $(ON_COMMITTED) $(NBVAL) $(COMPARISON); export STUDY_EPOCHS=1; \
+	$(PYTHON) workflow/run.py sample "" --cores all; $(NBVAL) $(NOTEBOOKS)
 
 lab: .venv/.done  ## JupyterLab on the notebooks
 	KERAS_BACKEND=torch .venv/bin/jupyter lab --notebook-dir=notebooks
 
 notebooks: .venv/.done  ## run the committed notebooks again, in place, on the sample study
-	@$(ON_SCRATCH) $(PYTHON) workflow/run.py sample "" --cores all; for notebook in $(NOTEBOOKS); do .venv/bin/jupyter nbconvert \
-	--to notebook --execute --inplace --ExecutePreprocessor.record_timing=False "$$notebook"; done; \
-	$(PYTHON) workflow/run_notebook.py --tidy $(NOTEBOOKS)
+	@$(ON_SCRATCH) $(ON_COMMITTED) $(EXECUTE) $(COMPARISON); $(PYTHON) workflow/run.py sample "" --cores all; \
+	for notebook in $(NOTEBOOKS); do $(EXECUTE) "$$notebook"; done; \
+	$(PYTHON) workflow/run_notebook.py --tidy $(NOTEBOOKS) $(COMPARISON)
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
 	@PYTHONPATH=tests:data $(PYTHON) -m bench $(PART)

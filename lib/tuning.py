@@ -31,10 +31,10 @@ from sklearn.model_selection import GroupKFold
 from lib.models import config_of, configure, count_stages
 from lib.oracles import Results, Shelf, hyperband_cost, make_oracle, working
 from lib.paths import replacing
-from lib.recipes import changed, find_recipe, read_recipe, read_space
+from lib.recipes import changed, find_recipe, read_recipe
 from lib.runs import Run, open_run
 from lib.settings import StudyError, explain
-from lib.study import RunSpec, Study, load_study
+from lib.study import RunSpec, Study, load_study, read_space
 from lib.training import read_history
 
 FAILURES = 3  # in a row end the search; Keras Tuner's default

@@ -12,8 +12,8 @@ from helpers import RECIPE, make_study
 from lib.evaluation import write_metrics
 from lib.export import network, tflite
 from lib.export.bundle import card, gather, release, score_run
-from lib.export.predict import predict, read_metadata
-from lib.export.run import KEPT, calibrate, clips, export_run, load_trained, quantise
+from lib.export.predict import FORMATS, predict, read_metadata
+from lib.export.run import KEPT, calibrate, clips, load_trained, quantise, record, write_files
 from lib.predictions import Predictions
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
@@ -39,7 +39,9 @@ def exported(tmp_path_factory):
         for split in ("val", "test"):
             path = study.paths.metrics(RUN, split)
             write_metrics(path, run.predict(model, split), **run.facts(model, split))
-        table = export_run(open_run(study, RUN))
+        (recorded,) = record(load_trained(run), next(clips(run, "test"))).values()
+        exact = {suffix[1:]: maker.convert(*recorded) for suffix, maker in FORMATS.items()}
+        table = write_files(open_run(study, RUN), exact)
         pd.testing.assert_frame_equal(pd.read_csv(study.paths.export_table(RUN)), table, rtol=1e-4, check_dtype=False)
         yield run, gather(study)
 
@@ -125,10 +127,8 @@ def test_what_is_not_asked_for_or_not_the_trained_model_is_not_released(exported
 
 
 def test_a_run_without_weights_is_one_clear_error(study):
-    run = PoseRun(study, RUN)
-    run.predict(run.build(), "test")
     with pytest.raises(StudyError, match=r"best\.weights\.h5 is missing: train the run first"):
-        export_run(run)
+        load_trained(PoseRun(study, RUN))
 
 
 @pytest.mark.parametrize(("precision", "agreements", "chosen"), [

@@ -1,5 +1,7 @@
 """What the figures of runs show, read back from the drawn values."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,6 +97,37 @@ def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
         runs.attention_over_time(scores, np.ones(5, bool))
 
 
+def test_answers_as_frames_arrive_name_the_true_gloss_and_the_two_highest_others():
+    probabilities = np.array([[0.1, 0.6, 0.2, 0.1], [0.8, 0.05, 0.05, 0.1]])
+    figure = runs.as_frames_arrive(np.array([0.5, 1.0]), {"a clip": probabilities}, ["a"], list("abcd"))
+    everyone, clip = figure.axes
+    assert [line.get_ydata().tolist() for line in everyone.lines] == [[0.5, 1.0]]
+    drawn = {line.get_label(): line for line in clip.lines}
+    assert set("abc") < set(drawn)
+    assert "d" not in drawn
+    assert drawn["a"].get_ydata().tolist() == [0.1, 0.8]
+    assert drawn["a"].get_linewidth() > drawn["b"].get_linewidth()
+    assert drawn["a"].get_xdata().tolist() == [1, 2]
+
+
+def test_kernels_over_time_count_variations_and_show_energies():
+    energy = pd.DataFrame({"start": [0.25, 0.75], "trained": [0.5, 0.5]}, ["constant", "1 in 3"])
+    variation = {"start": np.array([0.9, 0.95]), "trained": np.array([0.1, 0.95])}
+    left, right = runs.kernels_over_time(variation, energy).axes
+    counts = [[bar.get_height() for bar in bars] for bars in left.containers]
+    assert [sum(each) for each in counts] == [2, 2]
+    assert [sum(each[:5]) for each in counts] == [0, 1]  # below 0.2
+    assert [[bar.get_height() for bar in bars] for bars in right.containers] == [[0.25, 0.75], [0.5, 0.5]]
+    assert labels(right.get_xticklabels()) == ["constant", "1 in 3"]
+
+
+def test_heatmaps_share_a_scale_with_zero_in_the_middle():
+    figure = runs.heatmaps({"one": np.array([[0.0, 2.0]]), "other": np.array([[-3.0, 1.0]])}, "kernels", "x", "t")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["one", "other"]
+    assert [ax.images[0].get_clim() for ax in figure.axes] == [(-3, 3), (-3, 3)]
+    assert figure.axes[1].images[0].get_array().tolist() == [[-3.0, 1.0]]
+
+
 def test_rollout_is_a_curve_between_the_heads_and_the_hands():
     scores, hands = np.full((1, 2, 4, 4), 0.25), np.array([True, True, False])
     top, middle, strip, *_ = runs.attention_over_time(scores, hands, rollout=np.array([0.5, 0.3, 0.2])).axes
@@ -124,3 +157,26 @@ def test_hyperband_is_drawn_bracket_by_bracket_with_the_cost_of_each():
     drawn = [[(bar.get_x(), bar.get_width(), bar.get_height()) for bar in ax.patches] for ax in figure.axes]
     assert drawn == [[(0, 1, 9), (1, 2, 3), (3, 6, 1)], [(0, 3, 5), (3, 6, 2)], [(0, 9, 3)]]
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["21 epochs", "27 epochs", "27 epochs"]
+
+
+@pytest.mark.parametrize("slowest", [1.1, 3.0, 900.0])
+def test_ticks_of_latencies_are_in_sight_and_do_not_touch(slowest):
+    files = pd.DataFrame({"run": list("abcdef"), "format": "tflite", "precision": "int8", "bytes": 2e6})
+    files["latency_ms_1_thread"] = np.geomspace(1, slowest, len(files))
+    figure = runs.sizes_and_speeds(files)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    shown = [tick.label1.get_window_extent() for tick in ax.yaxis.get_major_ticks() if tick.label1.get_visible()]
+    boxes = sorted((box for box in shown if ax.bbox.y0 <= (box.y0 + box.y1) / 2 <= ax.bbox.y1), key=lambda box: box.y0)
+    assert len(boxes) >= 1
+    assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+    assert not ax.yaxis.get_minorticklabels()
+
+
+def test_differences_show_who_is_ahead_and_colour_what_is_no_chance():
+    paired = pd.DataFrame({"a": ["x", "x", "y"], "b": ["y", "z", "z"]})
+    paired = paired.assign(difference=[0.3, 0.1, -0.2], p_holm=[0.01, 0.6, 0.04])
+    (ax,) = runs.differences(paired, ["x", "z", "y"]).axes
+    coloured, grey = (np.ma.filled(mesh.get_array(), np.nan).reshape(3, 3) for mesh in ax.collections)
+    np.testing.assert_allclose(coloured, [[np.nan, np.nan, 30], [np.nan, np.nan, 20], [-30, -20, np.nan]])
+    np.testing.assert_allclose(grey, [[np.nan, 10, np.nan], [-10, np.nan, np.nan], [np.nan, np.nan, np.nan]])

@@ -16,10 +16,10 @@ import lib.paths
 import lib.tuning
 from lib.data.poses import PoseStore
 from lib.figures import runs as figures
-from lib.recipes import Dimension, read_recipe, read_space
+from lib.recipes import Dimension, read_recipe
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
-from lib.study import SearchSpec, load_study
+from lib.study import SearchSpec, load_study, read_space
 from lib.tuning import Search, best_trial, compare_tuners, importance, read_trials
 
 RECIPE = {

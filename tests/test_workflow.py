@@ -35,8 +35,8 @@ STAND_INS = {
     "04_movinet": "[s.paths.run(run) / f for f in RUN_FILES]",
     "08_spobet": "[s.paths.run(run) / f for f in RUN_FILES]",
     "09_tuning": "[s.recipe_path(search), s.paths.table(f'trials-{search}.csv')]",
-    "10_export": "[s.paths.table('export.csv')]",
-    "11_comparison": "[s.paths.table(f) for f in ('comparison.csv', 'comparison.md', 'paired.csv')]",
+    "10_export": "[s.paths.export_table(run)]",
+    "11_comparison": "[s.paths.table(f) for f in ('comparison.csv', 'comparison.md', 'paired.csv', 'export.csv')]",
 }
 RUN_FILES = ("metrics.json", "metrics-val.json", "predictions-val.npz", "predictions-test.npz", "history.csv")
 STUDY = {
@@ -189,15 +189,38 @@ def test_study_runs_to_the_end_then_has_nothing_to_do_then_runs_only_what_change
 
 
 def test_only_the_runs_that_the_study_exports_are_exported(bench):
-    assert "10_export" not in bench.make("--dry-run").stdout
+    first = bench.make("--dry-run").stdout
+    assert "10_export" not in first
+    assert "export.csv" not in first
     bench.study(exports=["spobet-s1"])
     planned = bench.make("--dry-run").stdout
     assert "notebook 10_export: files of spobet-s1" in planned
     assert "files of spobet-s0" not in planned
-    assert "notebook 10_export: reports/tiny/tables/export.csv" in planned
+    assert "reports/tiny/notebooks/10_export-spobet-s1.html" in planned
+    assert "reports/tiny/tables/export.csv" in planned
     assert "reports/tiny/models/" not in planned
     bench.study(exports=["spobet-s1"], release=["spobet-s1"])
     assert "reports/tiny/models/spobet-s1.onnx.md" in bench.make("--dry-run").stdout
+
+
+def test_metrics_and_figures_export_nothing_again_but_the_comparison_follows_the_exports(bench):
+    bench.study(exports=["spobet-s1"])
+    for step in ("10_export", "11_comparison"):
+        bench.notebook(step, imports_of(step))
+    result = bench.make()
+    assert result.returncode == 0, result.stderr
+    for edited, again in {
+        "lib/evaluation.py": {"comparison"},
+        "lib/figures/runs.py": {"comparison"},
+        "lib/export/card.md.j2": {"comparison"},
+        "lib/export/texts.yaml": {"export", "comparison"},
+        "lib/export/tflite.py": {"export", "comparison"},
+    }.items():
+        path = bench.root / edited
+        content = path.read_text()
+        path.write_text(f"{content}\n# edited\n")
+        assert planned(bench) == again, edited
+        path.write_text(content)
 
 
 def test_failing_notebook_says_so_last_and_leaves_no_output(bench):

@@ -1,23 +1,15 @@
-"""python -m lib.export <files | release> <study> <data root, or ""> <run>: make the files of a run; release it."""
+"""python -m lib.export release <study> <data root, or ""> <run>: copy a run's files to the report, to be committed."""
 
 import sys
 
+from lib.export.bundle import release
 from lib.settings import StudyError
 from lib.study import load_study
 
-if len(sys.argv) != 5 or sys.argv[1] not in ("files", "release"):
+if len(sys.argv) != 5 or sys.argv[1] != "release":
     sys.exit(f"usage: {__doc__}")
-step, name, data, run = sys.argv[1:]
+_, _, name, data, run = sys.argv
 try:
-    study = load_study(name, data, require_data=False)
-    if step == "files":
-        from lib.export.run import export_run
-        from lib.runs import open_run
-
-        export_run(open_run(study, run))
-    else:
-        from lib.export.bundle import release
-
-        release(study, run)
+    release(load_study(name, data, require_data=False), run)
 except StudyError as error:
     sys.exit(f"error: {error}")

@@ -1,5 +1,6 @@
-"""Make every file of a trained run: convert, quantise, describe, time, and predict the test split with it."""
+"""Notebook 10: every file of a trained run is converted, quantised, described, timed, and predicts the test split."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from lib.data.layouts import LAYOUTS
 from lib.export import CLIP, IMAGE, LOGITS, Inputs, network, write
@@ -20,56 +22,57 @@ from lib.runs import Run
 from lib.settings import StudyError, load_yaml
 from lib.training import BEST, compute_in_float32
 
-CALIBRATION, STREAM_CALIBRATION = (
-    24,
-    8,
-)  # training clips to measure int8's ranges on; a stream sees each of their frames
+# Training clips to measure int8's ranges on; a stream sees each of their frames.
+CALIBRATION, STREAM_CALIBRATION = 24, 8
 KEPT = (0, 1 / 8, 1 / 3, 1 / 2)  # shares of the layers, from the input, that an int8 file may keep in float32
 AGREEMENT = 0.95  # of an int8 file with the trained model on val, below which it keeps more layers
 WARM_UP, LEAST, MOST, SECONDS = 2, 5, 50, 0.4  # repetitions of a timing, and the time after which it stops
 TEXTS = load_yaml(Path(__file__).with_name("texts.yaml"))
 
 
-def export_run(run: Run) -> pd.DataFrame:
-    """Export a run in every form, format and precision to data/<study>/exports/; return the facts of each file.
-
-    Each file predicts the test split: exports/predictions-test-<form>-<precision>.npz in the run's report. The facts,
-    a row each, go to export.csv there: run, format (the form, "tflite" or "onnx-stream" and so on), precision, bytes,
-    latency_ms_1_thread, latency_ms_2_threads, flex_ops (operations that are not built in), kept (share of the layers
-    that an int8 file keeps in float32).
-    Raises StudyError, in one line, when the run is not trained, a layer has no counterpart in a format, there are no
-    clips to calibrate with, or a file cannot be written; no partial file is left behind.
-    """
-    paths = run.study.paths
-    source, model = Predictions.load(paths.predictions(run.name)), load_trained(run)
-    networks = {"": network.whole(model, next(clips(run, "test")))}
+def record(model: keras.Model, clip: np.ndarray) -> dict[str, tuple[nn.Module, network.Example]]:
+    """Record a model as networks to convert: "" reads whole clips like `clip`, "-stream" one frame at a time."""
+    recorded = {"": network.whole(model, clip)}
     if getattr(getattr(model, "config", None), "stream", False):
-        networks["-stream"] = network.streaming(model)
-    rows: list[dict[str, Any]] = []
-    for stream, (recorded, example) in networks.items():
-        inputs = {name: value[:1].numpy() for name, value in example.items()}
-        for suffix, maker in FORMATS.items():
-            form, exact = f"{suffix[1:]}{stream}", maker.convert(recorded, example)
-            calibration = calibrate(run, maker.Runner(exact))
-            for precision in maker.PRECISIONS:
-                content, kept = quantise(run, suffix, precision, exact, calibration)
-                content = maker.add_metadata(content, describe(run, form, precision), run.glosses)
-                write(paths.exported(run.name, form, precision), content)
-                predictions = _predict(run, "test", maker.Runner(content), source)
-                predictions.save(paths.exported_predictions(run.name, form, precision))
-                row = {
-                    "run": run.name,
-                    "format": form,
-                    "precision": precision,
-                    "bytes": len(content),
-                    "latency_ms_1_thread": latency(maker.Runner(content, 1), inputs),
-                    "latency_ms_2_threads": latency(maker.Runner(content, 2), inputs),
-                    "flex_ops": sum(maker.custom_ops(content).values()),
-                    "kept": kept,
-                }
-                rows.append(row)
-                agreement = predictions.agreement(source)
-                print(f"{form} {precision}: {len(content):,} bytes, agreement on test {agreement:.1%}", flush=True)
+        recorded["-stream"] = network.streaming(model)
+    return recorded
+
+
+def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
+    """Write every file of a run to data/<study>/exports/, in every precision; return the facts of each.
+
+    exact: the float32 files by form, "tflite" or "onnx-stream" and so on. Each file predicts the test split:
+    exports/predictions-test-<form>-<precision>.npz in the run's report. The facts, a row each, go to export.csv there:
+    run, format (the form), precision, bytes, latency_ms_1_thread, latency_ms_2_threads, flex_ops (operations that are
+    not built in), kept (share of the layers that an int8 file keeps in float32), agreement (with the trained model on
+    test).
+    Raises StudyError, in one line, when the run is not trained, there are no clips to calibrate with, or a file cannot
+    be written; no partial file is left behind.
+    """
+    paths, rows = run.study.paths, []
+    source = Predictions.load(paths.predictions(run.name))
+    for form, whole in exact.items():
+        suffix = f".{form.partition('-')[0]}"
+        maker = FORMATS[suffix]
+        calibration = calibrate(run, maker.Runner(whole))
+        for precision in maker.PRECISIONS:
+            content, kept = quantise(run, suffix, precision, whole, calibration)
+            content = maker.add_metadata(content, describe(run, form, precision), run.glosses)
+            write(paths.exported(run.name, form, precision), content)
+            predictions = _predict(run, "test", maker.Runner(content), source)
+            predictions.save(paths.exported_predictions(run.name, form, precision))
+            rows.append({
+                "run": run.name,
+                "format": form,
+                "precision": precision,
+                "bytes": len(content),
+                "latency_ms_1_thread": latency(maker.Runner(content, 1), calibration[0]),
+                "latency_ms_2_threads": latency(maker.Runner(content, 2), calibration[0]),
+                "flex_ops": sum(maker.custom_ops(content).values()),
+                "kept": kept,
+                "agreement": predictions.agreement(source),
+            })  # fmt: skip
+            print(f"{form} {precision}: {len(content):,} bytes", file=sys.stderr)
     table = pd.DataFrame(rows)
     with replacing(paths.export_table(run.name)) as partial:
         table.to_csv(partial, index=False, float_format="%.6g")
@@ -129,7 +132,7 @@ def quantise(run: Run, suffix: str, precision: str, exact: bytes, calibration: l
         content = maker.quantise(exact, precision, calibration, kept)
         agreement = _predict(run, "val", maker.Runner(content), source).agreement(source)
         tried.append((agreement, -kept, content))
-        print(f"{precision}, {kept:.0%} of the layers in float32: agreement on val {agreement:.1%}", flush=True)
+        print(f"{precision}, {kept:.0%} of the layers in float32: agreement on val {agreement:.1%}", file=sys.stderr)
         if agreement >= AGREEMENT:
             break
     _, kept, content = max(tried)

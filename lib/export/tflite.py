@@ -2,11 +2,11 @@
 
 import io
 import json
+import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import redirect_stdout
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -25,12 +25,12 @@ LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # in int8; everyth
 
 def convert(network: Any, example: dict[str, Any]) -> bytes:
     """Convert a network to a float32 file for one clip."""
+    os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"  # it prints every step, in notebooks as rich output
     import litert_torch
 
     example = {name: value[:1] for name, value in example.items()}
     try:
-        with redirect_stdout(io.StringIO()):  # it prints every step
-            content = litert_torch.convert(network, sample_kwargs=example).model_content()
+        content = litert_torch.convert(network, sample_kwargs=example).model_content()
     except Exception as error:  # the compiler's errors share no class
         raise StudyError(f"TensorFlow Lite cannot hold this network: {shorten(str(error), 300)}") from error
     if unknown := custom_ops(content):
@@ -57,7 +57,7 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (),
         for layer in LAYERS:
             maker.add_static_config(".*", Operation[layer], activation_num_bits=8, weight_num_bits=8)
         ranges = _measure(content, maker.get_quantization_recipe(), require_calibration(calibration))
-    layers = [name for kind, name in _operators(content) if kind in LAYERS]
+    layers = [result.name.decode() for kind, result in _operators(content) if kind in LAYERS]
     for name in layers[: round(kept * len(layers))]:
         maker.update_quantization_recipe(
             f"^{re.escape(name)};", Operation.ALL_SUPPORTED, None, AlgorithmName.NO_QUANTIZE
@@ -113,6 +113,12 @@ def operations(content: bytes) -> Counter[str]:
     return Counter(kind for kind, _ in _operators(content))
 
 
+def result_types(content: bytes) -> Counter[tuple[str, str]]:
+    """Count the operations of a file by name and by the type of their result: ("CONV_2D", "INT8")."""
+    types = {code: name for name, code in vars(schema.TensorType).items()}
+    return Counter((kind, types[result.type]) for kind, result in _operators(content))
+
+
 def custom_ops(content: bytes) -> dict[str, int]:
     """Count the operations that are not built in, such as TensorFlow's ("Flex")."""
     return {name: count for name, count in operations(content).items() if name.startswith(("custom ", "STABLEHLO"))}
@@ -123,8 +129,8 @@ def parse(content: bytes) -> schema.ModelT:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
 
-def _operators(content: bytes) -> list[tuple[str, str]]:
-    """The name of each operation, and of its first output."""
+def _operators(content: bytes) -> list[tuple[str, schema.TensorT]]:
+    """The name of each operation, and its first output."""
     model, builtin = parse(content), schema.BuiltinOperator
     names = {code: name for name, code in vars(builtin).items() if not name.startswith("_")}
     kinds = [
@@ -132,7 +138,7 @@ def _operators(content: bytes) -> list[tuple[str, str]]:
         for code in model.operatorCodes
     ]
     return [
-        (kinds[operator.opcodeIndex], graph.tensors[operator.outputs[0]].name.decode())
+        (kinds[operator.opcodeIndex], graph.tensors[operator.outputs[0]])
         for graph in model.subgraphs
         for operator in graph.operators
     ]

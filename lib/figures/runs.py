@@ -7,13 +7,15 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from lib.figures import subplots
 from lib.recipes import Dimension
 
 READABLE_GLOSSES = 30  # rows of a confusion matrix whose labels can still be read
 PANELS = 3  # side by side
+MOST_LINES = 20  # of glosses in a panel
+SIGNIFICANT = 0.05  # p below which a difference counts as more than chance
 COLOURS = "viridis"  # from low to high accuracy
 
 
@@ -59,6 +61,52 @@ def accuracy_intervals(comparison: pd.DataFrame, chance: float, title: str = "To
     ax.set(xlim=(0, 1), ylim=(len(comparison) - 0.5, -0.5), title=title)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def as_frames_arrive(
+    accuracy: np.ndarray, probabilities: dict[str, np.ndarray], true: list[str], glosses: list[str], title: str = ""
+) -> Figure:
+    """Accuracy of all clips after each frame, (frames,), and of some clips the probability of each gloss.
+
+    probabilities: (frames, classes) by the title of a panel. true: the gloss of each of these clips, drawn thick; the
+    two others that rise highest are named; of the rest at most MOST_LINES are shown.
+    """
+    figure, axes = subplots(1, 1 + len(probabilities), size=(2.7 * (1 + len(probabilities)), 3), sharey=True)
+    frames = np.arange(1, len(accuracy) + 1)
+    axes[0].plot(frames, accuracy, "o-", color="0.2")
+    axes[0].set(title="all test clips", ylabel="top-1, or probability", ylim=(0, 1.02))
+    for ax, name, gloss in zip(axes[1:], probabilities, true, strict=True):
+        rows = pd.DataFrame(probabilities[name], frames, glosses)
+        others = rows.drop(columns=gloss).max().nlargest(MOST_LINES).index
+        ax.plot(rows[others[2:]], color="0.85")
+        for other, colour in zip(others[:2], sns.color_palette()[1:], strict=False):
+            ax.plot(rows[other], "--", color=colour, label=other)
+        ax.plot(rows[gloss], color=sns.color_palette()[0], linewidth=3, label=gloss)
+        ax.set_title(name)
+        ax.legend(fontsize="x-small", loc="upper left")
+    for ax in axes:
+        ax.set_xlabel("frames seen")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def kernels_over_time(variation: dict[str, np.ndarray], energy: pd.DataFrame, title: str = "") -> Figure:
+    """How much kernels vary over time: a histogram by name, each of a share in [0, 1]; and a table's columns as bars.
+
+    energy: share of each temporal frequency (rows), in [0, 1].
+    """
+    figure, (left, right) = subplots(1, 2, size=(8, 3))
+    left.hist(list(variation.values()), bins=np.linspace(0, 1, 26), label=list(variation))
+    left.axvline(0, color="grey", linestyle="--", label="inflated")
+    left.set(title="variation over time", xlabel="0: the same in all frames, 1: sums to nothing", ylabel="kernels")
+    left.legend(loc="upper left")
+    energy.plot.bar(ax=right, rot=0, width=0.75, title="energy by temporal frequency")
+    right.set_ylim(0, 1.5 * energy.to_numpy().max())  # room for the legend
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -191,13 +239,14 @@ def attention_over_time(
 
 
 def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
-    """Size and latency on one thread of each file of `lib.export.bundle.gather`, one panel per run."""
+    """Size and latency on one thread of each file of `lib.export.run.write_files`, one panel per run."""
     table = table.assign(megabytes=table["bytes"] / 1e6)
-    runs = list(table["run"].unique())
+    runs, speeds = list(table["run"].unique()), table["latency_ms_1_thread"]
     columns = min(len(runs), PANELS)
     rows = -(-len(runs) // columns)
-    figure, axes = subplots(rows, columns, size=(2 + 3.4 * columns, 0.6 + 3.2 * rows), squeeze=False)
-    look = {"hue": "precision", "style": "format", "s": 90, "alpha": 0.8}
+    size = (2.2 + 2.1 * columns, 1 + 2.4 * rows) if len(runs) > 1 else (6.5, 4)
+    figure, axes = subplots(rows, columns, size=size, squeeze=False, sharey=True)
+    look = {"hue": "precision", "style": "format", "s": 70, "alpha": 0.8}
     look |= {"hue_order": table["precision"].unique(), "style_order": table["format"].unique()}
     for ax in axes.flat[len(runs) :]:
         ax.remove()
@@ -205,14 +254,35 @@ def sizes_and_speeds(table: pd.DataFrame, title: str = "") -> Figure:
         files = table[table["run"] == run]
         sns.scatterplot(files, x="megabytes", y="latency_ms_1_thread", ax=ax, legend=run == runs[0], **look)
         ax.set(title=run, xlabel="size in MB", ylabel="", yscale="log", xlim=(0, None))
-        ax.yaxis.set_major_formatter(ScalarFormatter())
-        ax.yaxis.set_minor_formatter(ScalarFormatter())
+        ax.set_ylim(speeds.min() / 1.6, speeds.max() * 1.6)  # a factor of more than 2.5, so that a tick is in sight
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
     handles, names = axes[0][0].get_legend_handles_labels()
     axes[0][0].get_legend().remove()
-    figure.legend(handles, names, loc="outside right")
+    figure.legend(handles, names, loc="outside right", fontsize="small")
     for row in axes:
-        row[0].set_ylabel("ms a clip (stream: a frame)")
+        row[0].set_ylabel("ms a clip (stream: a frame)", fontsize="small")
     figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def differences(paired: pd.DataFrame, runs: list[str], title: str = "") -> Figure:
+    """Map of `lib.evaluation.paired_tests`: points of accuracy by which the row's run is ahead of the column's.
+
+    runs: their order, from the best. Cells of pairs that differ by more than chance (p_holm < 0.05) are coloured.
+    """
+    both = pd.concat([paired, paired.rename(columns={"a": "b", "b": "a"}).assign(difference=-paired["difference"])])
+    points = 100 * both.pivot_table("difference", "a", "b").loc[runs, runs]
+    chance = both.pivot_table("p_holm", "a", "b").loc[runs, runs] >= SIGNIFICANT
+    side = 2.2 + 0.5 * len(runs)
+    figure, ax = subplots(size=(side, side))
+    look = {"square": True, "cbar": False, "linewidths": 0.5, "annot_kws": {"size": 8}, "vmin": -50, "vmax": 50}
+    sns.heatmap(points, ax=ax, cmap="vlag_r", mask=chance | points.isna(), annot=True, fmt="+.0f", **look)
+    sns.heatmap(points, ax=ax, cmap=["white"], mask=~chance | points.isna(), annot=True, fmt="+.0f", **look)
+    ax.set(title=title, xlabel="", ylabel="")
+    ax.tick_params("x", rotation=90)
+    ax.grid(visible=False)
     return figure
 
 
@@ -303,4 +373,17 @@ def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
         ax.margins(x=0.15)
     axes[0].invert_yaxis()
     figure.suptitle(title)
+    return figure
+
+
+def heatmaps(images: dict[str, np.ndarray], title: str = "", xlabel: str = "", ylabel: str = "") -> Figure:
+    """Named matrices of positive and negative values side by side, on one scale of colours with white at zero."""
+    figure, axes = subplots(1, len(images), size=(0.5 + 1.9 * len(images), 2.6), squeeze=False)
+    limit = max(np.abs(image).max() for image in images.values())
+    for ax, (name, image) in zip(axes[0], images.items(), strict=True):
+        ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.set_title(name, fontsize="small")
+        ax.set(xticks=[], yticks=[], xlabel=xlabel)
+    axes[0, 0].set_ylabel(ylabel)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import keras_tuner
 import numpy as np
+import pandas as pd
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 
@@ -80,19 +81,27 @@ def hyperparameters(dimensions: dict[str, Dimension]) -> keras_tuner.HyperParame
     return space
 
 
-def hyperband_cost(epochs: int) -> tuple[int, int]:
-    """Trials and epochs of a whole Hyperband of at most `epochs` (>= 1) per trial, without early stopping.
+def hyperband_plan(epochs: int) -> pd.DataFrame:
+    """The rounds of a whole Hyperband of at most `epochs` (>= 1) per trial, without early stopping.
 
-    A trial that is promoted resumes from its checkpoint and costs only the additional epochs.
+    One row per round, the bracket with the most trials first. Columns: bracket (the number of its promotions), trials,
+    start and until. A promoted trial resumes from its checkpoint, so that a round costs trials * (until - start).
     """
     oracle = HyperbandOracle(objective=OBJECTIVE, max_epochs=epochs, factor=FACTOR, seed=1)
-    trials = cost = 0
-    for bracket in range(oracle._get_num_brackets()):
-        done = 0
+    rows = []
+    for bracket in reversed(range(oracle._get_num_brackets())):
+        start = 0
         for number in range(oracle._get_num_rounds(bracket)):
-            size, until = oracle._get_size(bracket, number), oracle._get_epochs(bracket, number)
-            trials, cost, done = trials + size, cost + size * (until - done), until
-    return trials, cost
+            trials, until = oracle._get_size(bracket, number), oracle._get_epochs(bracket, number)
+            rows.append({"bracket": bracket, "trials": trials, "start": start, "until": until})
+            start = until
+    return pd.DataFrame(rows)
+
+
+def hyperband_cost(epochs: int) -> tuple[int, int]:
+    """Trials and epochs of the rounds of `hyperband_plan`."""
+    plan = hyperband_plan(epochs)
+    return int(plan["trials"].sum()), int((plan["trials"] * (plan["until"] - plan["start"])).sum())
 
 
 @contextmanager

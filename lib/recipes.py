@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -13,9 +13,6 @@ from lib import paths
 from lib.data.augment import ClipAugment, PoseAugment
 from lib.models import FAMILIES, family_of
 from lib.settings import Settings, StudyError, load_yaml, parse
-
-if TYPE_CHECKING:
-    from lib.study import SearchSpec
 
 
 class Training(Settings):
@@ -280,23 +277,3 @@ class Space(Settings):
             if found[key].max == "all" and stages is not None:
                 found[key] = parse(Dimension, {**given, "max": stages}, where)
         return found
-
-
-def read_space(spec: SearchSpec) -> Space:
-    """The space of a search. Raises StudyError, in one line, when there is none, or it is wrong or for other models."""
-    path = paths.SPACES / f"{spec.space}.yaml"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in paths.SPACES.glob("*.yaml")))
-        raise StudyError(f"search {spec.name}: there is no space '{spec.space}'; workflow/spaces/ has {there}")
-    content = load_yaml(path)
-    space = parse(Space, content if isinstance(content, dict) else {}, path)
-    try:
-        space.dimensions()
-    except StudyError as error:
-        raise StudyError(f"{path}: {error}") from None
-    if spec.family().name not in space.families:
-        raise StudyError(
-            f"search {spec.name}: space '{spec.space}' is for {', '.join(space.families)}; recipe '{spec.recipe}' "
-            f"trains {spec.model()}"
-        )
-    return space

@@ -11,7 +11,7 @@ from lib import paths
 from lib.data.layouts import LAYOUTS
 from lib.models import Family, family_of
 from lib.paths import Paths, home
-from lib.recipes import find_recipe, model_of
+from lib.recipes import Space, find_recipe, model_of
 from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 
 # Names become parts of file names.
@@ -204,3 +204,23 @@ def _find_root(name: str, data: str | Path, *, has_own: bool) -> Path:
     if not str(data) and not has_own:
         raise StudyError(f"study {name} needs data: pass DATA=<root> (see data/README.md)")
     return Path(os.path.normpath(home() / (data or f"data/{name}/wlasl")))
+
+
+def read_space(spec: SearchSpec) -> Space:
+    """The space of a search. Raises StudyError, in one line, when there is none, or it is wrong or for other models."""
+    path = paths.SPACES / f"{spec.space}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in paths.SPACES.glob("*.yaml")))
+        raise StudyError(f"search {spec.name}: there is no space '{spec.space}'; workflow/spaces/ has {there}")
+    content = load_yaml(path)
+    space = parse(Space, content if isinstance(content, dict) else {}, path)
+    try:
+        space.dimensions()
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
+    if spec.family().name not in space.families:
+        raise StudyError(
+            f"search {spec.name}: space '{spec.space}' is for {', '.join(space.families)}; recipe '{spec.recipe}' "
+            f"trains {spec.model()}"
+        )
+    return space

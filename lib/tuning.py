@@ -31,10 +31,10 @@ from sklearn.model_selection import GroupKFold
 from lib.models import config_of, configure, count_stages
 from lib.oracles import Results, Shelf, hyperband_cost, make_oracle, working
 from lib.paths import replacing
-from lib.recipes import changed, find_recipe, read_recipe, read_space
+from lib.recipes import changed, find_recipe, read_recipe
 from lib.runs import Run, open_run
 from lib.settings import StudyError, explain
-from lib.study import RunSpec, Study, load_study
+from lib.study import RunSpec, Study, load_study, read_space
 from lib.training import read_history
 
 FAILURES = 3  # in a row end the search; Keras Tuner's default
@@ -153,6 +153,16 @@ class Search:
         epochs, seconds = _costs(folder)
         added = {"epochs": epochs - past.get("epochs_total", 0), "seconds": seconds - past.get("seconds_total", 0)}
         return {**result, **outcome, "epochs_total": epochs, "seconds_total": seconds, **added}
+
+    def baseline(self) -> dict[str, Any]:
+        """Train the recipe's own settings as the longest trial is trained. Returns what `train` does.
+
+        It is what the trials compare with: a run of the study trains for longer, and perhaps on larger clips.
+        """
+        folder = self.folder / "baseline"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+            return train(self.open_run({}, folder), self.epochs)
 
     def write_recipe(self, best: pd.Series) -> Path:
         """Write a trial of `read_trials` as a recipe of the study, named after the search. Returns its path."""

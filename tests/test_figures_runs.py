@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.figures import runs
+from lib.oracles import hyperband_plan
 
 
 def labels(ticks) -> list[str]:
@@ -94,6 +95,68 @@ def test_attention_is_drawn_head_by_head_above_the_frames_with_hands():
     assert strip.images[0].get_array().tolist() == [[0, 1, 1, 0]]
     with pytest.raises(ValueError, match="4 tokens of 1 frames do not cover 5 frames"):
         runs.attention_over_time(scores, np.ones(5, bool))
+
+
+def test_answers_as_frames_arrive_name_the_true_gloss_and_the_two_highest_others():
+    probabilities = np.array([[0.1, 0.6, 0.2, 0.1], [0.8, 0.05, 0.05, 0.1]])
+    figure = runs.as_frames_arrive(np.array([0.5, 1.0]), {"a clip": probabilities}, ["a"], list("abcd"))
+    everyone, clip = figure.axes
+    assert [line.get_ydata().tolist() for line in everyone.lines] == [[0.5, 1.0]]
+    drawn = {line.get_label(): line for line in clip.lines}
+    assert set("abc") < set(drawn)
+    assert "d" not in drawn
+    assert drawn["a"].get_ydata().tolist() == [0.1, 0.8]
+    assert drawn["a"].get_linewidth() > drawn["b"].get_linewidth()
+    assert drawn["a"].get_xdata().tolist() == [1, 2]
+
+
+def test_kernels_over_time_count_variations_and_show_energies():
+    energy = pd.DataFrame({"start": [0.25, 0.75], "trained": [0.5, 0.5]}, ["constant", "1 in 3"])
+    variation = {"start": np.array([0.9, 0.95]), "trained": np.array([0.1, 0.95])}
+    left, right = runs.kernels_over_time(variation, energy).axes
+    counts = [[bar.get_height() for bar in bars] for bars in left.containers]
+    assert [sum(each) for each in counts] == [2, 2]
+    assert [sum(each[:5]) for each in counts] == [0, 1]  # below 0.2
+    assert [[bar.get_height() for bar in bars] for bars in right.containers] == [[0.25, 0.75], [0.5, 0.5]]
+    assert labels(right.get_xticklabels()) == ["constant", "1 in 3"]
+
+
+def test_heatmaps_share_a_scale_with_zero_in_the_middle():
+    figure = runs.heatmaps({"one": np.array([[0.0, 2.0]]), "other": np.array([[-3.0, 1.0]])}, "kernels", "x", "t")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["one", "other"]
+    assert [ax.images[0].get_clim() for ax in figure.axes] == [(-3, 3), (-3, 3)]
+    assert figure.axes[1].images[0].get_array().tolist() == [[-3.0, 1.0]]
+
+
+def test_rollout_is_a_curve_between_the_heads_and_the_hands():
+    scores, hands = np.full((1, 2, 4, 4), 0.25), np.array([True, True, False])
+    top, middle, strip, *_ = runs.attention_over_time(scores, hands, rollout=np.array([0.5, 0.3, 0.2])).axes
+    assert middle.lines[0].get_ydata().tolist() == [0.5, 0.3, 0.2]
+    assert len(top.images) == len(strip.images) == 1
+
+
+def test_restored_features_are_drawn_where_frames_were_hidden_and_missing_joints_leave_gaps():
+    true, restored = np.array([[1.0, 5], [2, 0], [3, 7]]), np.array([[9.0, 9], [2.5, 6], [9, 9]])
+    figure = runs.restored_features(true, restored, np.array([0, 1, 0]), {1: "right_wrist, y"})
+    (ax,) = figure.axes
+    drawn = {line.get_label(): np.column_stack(line.get_data()).tolist() for line in ax.lines}
+    assert drawn["restored"] == [[1, 6]]
+    np.testing.assert_array_equal(drawn["true"], [[0, 5], [1, np.nan], [2, 7]])
+    assert [(patch.get_x(), patch.get_width()) for patch in ax.patches] == [(0.5, 1)]
+    assert ax.get_title(loc="left") == "right_wrist, y"
+
+
+def test_logits_of_both_directions_are_drawn_against_each_other():
+    (ax,) = runs.both_ways(np.array([[0.0, 1], [2, 3]]), np.array([[0.0, 1], [2, -3]])).axes
+    assert np.column_stack(ax.lines[1].get_data()).tolist() == [[0, 0], [1, 1], [2, 2], [3, -3]]
+    assert np.asarray(ax.lines[0].get_xdata()).tolist() == [-3, 3]
+
+
+def test_hyperband_is_drawn_bracket_by_bracket_with_the_cost_of_each():
+    figure = runs.hyperband_rounds(hyperband_plan(9))
+    drawn = [[(bar.get_x(), bar.get_width(), bar.get_height()) for bar in ax.patches] for ax in figure.axes]
+    assert drawn == [[(0, 1, 9), (1, 2, 3), (3, 6, 1)], [(0, 3, 5), (3, 6, 2)], [(0, 9, 3)]]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["21 epochs", "27 epochs", "27 epochs"]
 
 
 @pytest.mark.parametrize("slowest", [1.1, 3.0, 900.0])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lib.oracles import TUNERS, Shelf, hyperband_cost, hyperparameters, is_alive, make_oracle, working
+from lib.oracles import TUNERS, Shelf, hyperband_cost, hyperband_plan, hyperparameters, is_alive, make_oracle, working
 from lib.paths import locked
 from lib.recipes import Dimension
 
@@ -164,6 +164,16 @@ def test_hyperband_takes_the_best_third_further_and_costs_what_is_said_beforehan
     best = sorted(bracket, key=lambda name: -accuracy(trials[name]))[: len(further)]
     assert (len(bracket), len(further)) == (9, 3)
     assert sorted(further) == sorted(best)
+
+
+def test_hyperbands_plan_is_the_published_one_up_to_rounding():
+    plan = hyperband_plan(81).groupby("bracket", sort=False)  # table 1 of Li et al. 2018, which rounds down
+    assert [rounds["until"].tolist() for _, rounds in plan] == [
+        [1, 3, 9, 27, 81], [3, 9, 27, 81], [9, 27, 81], [27, 81], [81]
+    ]  # fmt: skip
+    assert [rounds["trials"].tolist() for _, rounds in plan] == [
+        [81, 27, 9, 3, 1], [34, 12, 4, 2], [15, 5, 2], [8, 3], [5]
+    ]  # fmt: skip
 
 
 def test_hyperbands_cost_at_the_published_epochs():

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import lib.paths
 from lib.paths import SPACES
-from lib.recipes import Dimension, Space, read_space
+from lib.recipes import Dimension, Space
 from lib.settings import StudyError
-from lib.study import SearchSpec
+from lib.study import SearchSpec, read_space
 
 VALID = {"families": ["spobet"], "space": {"train.learning_rate": {"min": 0.001, "max": 0.1, "log": True}}}
 SPEC = SearchSpec(name="found", recipe="spobet", space="mine")

@@ -16,10 +16,10 @@ import lib.paths
 import lib.tuning
 from lib.data.poses import PoseStore
 from lib.figures import runs as figures
-from lib.recipes import Dimension, read_recipe, read_space
+from lib.recipes import Dimension, read_recipe
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
-from lib.study import SearchSpec, load_study
+from lib.study import SearchSpec, load_study, read_space
 from lib.tuning import Search, best_trial, compare_tuners, importance, read_trials
 
 RECIPE = {
@@ -184,6 +184,20 @@ def test_a_trial_is_the_training_of_the_recipe_with_its_settings_and_another_fol
         assert (result["epochs"], result["until"], len(history)) == (3, 3, 3)
         assert not list(folder.rglob("*.h5"))
     assert not study.paths.report.exists()
+
+
+def test_the_baseline_is_the_recipe_itself_under_the_budget_of_a_trial(open_study, capsys):
+    search = Search(open_study(set={"train.batch_size": 3}), "small-tuned")
+    result = search.baseline()
+    written = json.loads((search.folder / "baseline" / "train" / "run.json").read_text())
+    config = read_recipe("small", {"train.batch_size": 3, "train.epochs": 3}).model_dump(mode="json")
+    assert {key: written[key] for key in config} == config
+    history = pd.read_csv(search.folder / "baseline" / "history.csv")
+    assert (len(history), history["val_accuracy"].max()) == (3, result["val_accuracy"])
+    assert search.baseline() == result  # trained once
+    assert pd.read_csv(search.folder / "baseline" / "history.csv").equals(history)
+    assert not search.study.paths.report.exists()
+    assert capsys.readouterr().out == ""
 
 
 def test_hyperband_goes_on_in_the_trial_that_it_takes_further_and_pays_only_for_more(open_study):
@@ -497,7 +511,7 @@ def test_importance_of_equal_trials_is_zero_and_too_few_are_refused():
 
 
 def test_progress_is_a_step_curve_of_each_tuner_over_its_epochs(trials):
-    (ax,) = figures.best_so_far(trials, 6, 0.1).axes
+    (ax,) = figures.best_so_far(trials, 6, 0.1, own=0.4).axes
     lines = {line.get_label(): line for line in ax.lines}
     assert lines["hyperband"].get_xdata().tolist() == [1, 1, 3, 6]
     assert lines["hyperband"].get_ydata().tolist() == [0.3, 0.3, 0.5, 0.5]
@@ -505,6 +519,7 @@ def test_progress_is_a_step_curve_of_each_tuner_over_its_epochs(trials):
     assert lines["random"].get_drawstyle() == "steps-post"
     assert list(lines["equal cost"].get_xdata()) == [6, 6]
     assert list(lines["chance"].get_ydata()) == [0.1, 0.1]
+    assert list(lines["own settings"].get_ydata()) == [0.4, 0.4]
 
 
 def test_parallel_coordinates_draw_each_success_at_its_places_and_the_best_last():

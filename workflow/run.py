@@ -13,9 +13,9 @@ import snakemake.cli
 
 from lib.data.sources import list_clips
 from lib.paths import home
-from lib.recipes import read_recipe, read_space
+from lib.recipes import read_recipe
 from lib.settings import StudyError
-from lib.study import READABLE, Study, load_study
+from lib.study import READABLE, Study, load_study, read_space
 
 WORKFLOW = Path(__file__).absolute().parent
 

@@ -14,6 +14,7 @@ from lib.recipes import Dimension
 
 READABLE_GLOSSES = 30  # rows of a confusion matrix whose labels can still be read
 PANELS = 3  # side by side
+MOST_LINES = 20  # of glosses in a panel
 SIGNIFICANT = 0.05  # p below which a difference counts as more than chance
 COLOURS = "viridis"  # from low to high accuracy
 
@@ -60,6 +61,52 @@ def accuracy_intervals(comparison: pd.DataFrame, chance: float, title: str = "To
     ax.set(xlim=(0, 1), ylim=(len(comparison) - 0.5, -0.5), title=title)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def as_frames_arrive(
+    accuracy: np.ndarray, probabilities: dict[str, np.ndarray], true: list[str], glosses: list[str], title: str = ""
+) -> Figure:
+    """Accuracy of all clips after each frame, (frames,), and of some clips the probability of each gloss.
+
+    probabilities: (frames, classes) by the title of a panel. true: the gloss of each of these clips, drawn thick; the
+    two others that rise highest are named; of the rest at most MOST_LINES are shown.
+    """
+    figure, axes = subplots(1, 1 + len(probabilities), size=(2.7 * (1 + len(probabilities)), 3), sharey=True)
+    frames = np.arange(1, len(accuracy) + 1)
+    axes[0].plot(frames, accuracy, "o-", color="0.2")
+    axes[0].set(title="all test clips", ylabel="top-1, or probability", ylim=(0, 1.02))
+    for ax, name, gloss in zip(axes[1:], probabilities, true, strict=True):
+        rows = pd.DataFrame(probabilities[name], frames, glosses)
+        others = rows.drop(columns=gloss).max().nlargest(MOST_LINES).index
+        ax.plot(rows[others[2:]], color="0.85")
+        for other, colour in zip(others[:2], sns.color_palette()[1:], strict=False):
+            ax.plot(rows[other], "--", color=colour, label=other)
+        ax.plot(rows[gloss], color=sns.color_palette()[0], linewidth=3, label=gloss)
+        ax.set_title(name)
+        ax.legend(fontsize="x-small", loc="upper left")
+    for ax in axes:
+        ax.set_xlabel("frames seen")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def kernels_over_time(variation: dict[str, np.ndarray], energy: pd.DataFrame, title: str = "") -> Figure:
+    """How much kernels vary over time: a histogram by name, each of a share in [0, 1]; and a table's columns as bars.
+
+    energy: share of each temporal frequency (rows), in [0, 1].
+    """
+    figure, (left, right) = subplots(1, 2, size=(8, 3))
+    left.hist(list(variation.values()), bins=np.linspace(0, 1, 26), label=list(variation))
+    left.axvline(0, color="grey", linestyle="--", label="inflated")
+    left.set(title="variation over time", xlabel="0: the same in all frames, 1: sums to nothing", ylabel="kernels")
+    left.legend(loc="upper left")
+    energy.plot.bar(ax=right, rot=0, width=0.75, title="energy by temporal frequency")
+    right.set_ylim(0, 1.5 * energy.to_numpy().max())  # room for the legend
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -117,24 +164,71 @@ def calibration_curve(calibration: pd.DataFrame, error: float) -> Figure:
     return figure
 
 
-def attention_over_time(scores: np.ndarray, hands: np.ndarray, stride: int = 1, title: str = "") -> Figure:
+def restored_features(
+    true: np.ndarray, restored: np.ndarray, hidden: np.ndarray, columns: dict[int, str], title: str = ""
+) -> Figure:
+    """What masked-frame pre-training restores: one panel per feature, over the frames of a clip.
+
+    true, restored: (frames, values); a true value of 0 is a missing joint. hidden: (frames,) of 0 and 1, shaded.
+    columns: the features to draw, by number, and their names.
+    """
+    figure, axes = subplots(
+        len(columns), 1, size=(8, 0.8 + 1.5 * len(columns)), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.1}
+    )
+    frames, gone, (blue, orange) = np.arange(len(true)), np.flatnonzero(hidden), sns.color_palette()[:2]
+    for ax, (column, name) in zip(axes[:, 0], columns.items(), strict=True):
+        values = np.where(true[:, column] != 0, true[:, column], np.nan)
+        for frame in gone:
+            ax.axvspan(frame - 0.5, frame + 0.5, color="0.88", linewidth=0)
+        ax.plot(frames, values, "o-", color=blue, markersize=3, label="true")
+        ax.plot(gone, restored[gone, column], "x", color=orange, markeredgewidth=2, label="restored")
+        ax.set_title(name, fontsize="small")
+        ax.margins(y=0.15)
+        ax.grid(visible=False)
+    axes[0, 0].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes[-1, 0].set_xlabel("frame (grey: hidden from the model)")
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def both_ways(forwards: np.ndarray, backwards: np.ndarray, title: str = "") -> Figure:
+    """Every logit (clips, classes) of clips as they are, against the same logit of the clips played backwards."""
+    figure, ax = subplots(size=(4.5, 4.2))
+    ends = [min(forwards.min(), backwards.min()), max(forwards.max(), backwards.max())]
+    ax.plot(ends, ends, color="grey", linestyle="--", label="equal")
+    ax.plot(forwards.ravel(), backwards.ravel(), "o", color=sns.color_palette()[0], alpha=0.3, markersize=3)
+    ax.set(xlabel="logit, played forwards", ylabel="logit, played backwards", aspect="equal", title=title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def attention_over_time(
+    scores: np.ndarray, hands: np.ndarray, stride: int = 1, title: str = "", rollout: np.ndarray | None = None
+) -> Figure:
     """Attention of the classification token to the frames of a clip: one row per head, grouped by layer.
 
     scores: of `Spobet.attention` for one clip, float (layers, heads, 1 + tokens, 1 + tokens), a token for `stride`
-    frames. hands: bool (frames,), whether a hand is detected, a strip below. Raises ValueError when the shapes differ.
+    frames. hands: bool (frames,), whether a hand is detected, a strip below. rollout: (frames,), attention traced
+    through all layers, a curve in between. Raises ValueError when the shapes differ.
     """
     (layers, heads), frames = scores.shape[:2], len(hands)
     tokens = scores[:, :, 0, 1:].astype(np.float32).reshape(layers * heads, -1)
     rows = np.repeat(tokens, stride, axis=1)[:, :frames]
     if rows.shape[1] < frames:
         raise ValueError(f"{tokens.shape[1]} tokens of {stride} frames do not cover {frames} frames")
-    ratio = [layers * heads, 1.5]
-    figure, (top, strip) = subplots(2, 1, size=(8, 1.8 + 0.16 * layers * heads), sharex=True, height_ratios=ratio)
+    ratio = [layers * heads, *([6] if rollout is not None else []), 1.5]
+    figure, (top, *middle, strip) = subplots(
+        len(ratio), 1, size=(8, 1 + 0.16 * sum(ratio)), sharex=True, height_ratios=ratio
+    )
     image = top.imshow(rows, aspect="auto", cmap="rocket_r", vmin=0, interpolation="nearest")
     figure.colorbar(image, ax=top, label="attention")
     top.hlines(np.arange(1, layers) * heads - 0.5, -0.5, frames - 0.5, color="grey", linewidth=1)
     top.set_yticks(np.arange(layers) * heads + (heads - 1) / 2, [f"layer {layer + 1}" for layer in range(layers)])
     top.set_title(title or "Attention of the class token, one row per head")
+    for ax in middle:
+        ax.step(np.arange(frames), rollout, where="mid", color=sns.color_palette()[0])
+        ax.set(ylabel="rollout", ylim=(0, None))
     strip.imshow(hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest")
     strip.set_yticks([0], ["hand seen"])
     strip.set_xlabel("frame")
@@ -192,20 +286,43 @@ def differences(paired: pd.DataFrame, runs: list[str], title: str = "") -> Figur
     return figure
 
 
-def best_so_far(trials: pd.DataFrame, equal: int, chance: float, title: str = "") -> Figure:
+def best_so_far(trials: pd.DataFrame, equal: int, chance: float, title: str = "", own: float | None = None) -> Figure:
     """Best validation accuracy of each tuner by the epochs that it has spent; each trial is a dot.
 
     trials: `lib.tuning.read_trials`. equal: epochs that every tuner has spent, a dotted line. chance: a dashed line.
+    own: the validation accuracy of the recipe's own settings, a black line.
     """
     figure, ax = subplots(size=(8, 4))
-    for colour, (tuner, own) in zip(sns.color_palette(), trials.groupby("tuner", sort=False), strict=False):
-        ax.step(own["spent"], own["best"], where="post", color=colour, label=tuner)
-        ax.plot(own["spent"], own["val_accuracy"], "o", color=colour, alpha=0.4, markersize=4)
+    for colour, (tuner, found) in zip(sns.color_palette(), trials.groupby("tuner", sort=False), strict=False):
+        ax.step(found["spent"], found["best"], where="post", color=colour, label=tuner)
+        ax.plot(found["spent"], found["val_accuracy"], "o", color=colour, alpha=0.4, markersize=4)
     ax.axvline(equal, color="grey", linestyle=":", label="equal cost")
     ax.axhline(chance, color="grey", linestyle="--", label="chance")
+    if own is not None:
+        ax.axhline(own, color="black", linewidth=1, label="own settings")
     ax.set(xlabel="epochs trained, all trials together", ylabel="validation top-1", title=title, ylim=(0, 1))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def hyperband_rounds(plan: pd.DataFrame, title: str = "") -> Figure:
+    """The rounds of `lib.oracles.hyperband_plan`, a panel per bracket: trials (height) and epochs of each (width).
+
+    The area of a rectangle is what its round costs.
+    """
+    brackets = list(plan.groupby("bracket", sort=False))
+    figure, axes = subplots(1, len(brackets), size=(8, 3.2), sharex=True, sharey=True, squeeze=False)
+    for ax, colour, (_, rounds) in zip(axes[0], sns.color_palette(), brackets, strict=False):
+        width = rounds["until"] - rounds["start"]
+        bars = ax.bar(rounds["start"], rounds["trials"], width, align="edge", color=colour, edgecolor="white")
+        ax.bar_label(bars, rounds["trials"], padding=2, fontsize="small")
+        ax.set_title(f"{(rounds['trials'] * width).sum()} epochs")
+        ax.set_xlabel("epochs of a trial")
+        ax.grid(visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set(ylabel="trials", ylim=(0, 1.15 * plan["trials"].max()))
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure
 
 
@@ -248,7 +365,7 @@ def importances(table: pd.DataFrame, title: str = "") -> Figure:
 
 def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
     """Epochs and minutes of each tuner of `lib.tuning.compare_tuners`."""
-    figure, axes = subplots(1, 2, size=(9, 1.4 + 0.4 * len(tuners)), sharey=True)
+    figure, axes = subplots(1, 2, size=(8, 1.4 + 0.4 * len(tuners)), sharey=True)
     for ax, key, form in zip(axes, ("epochs", "minutes"), ("{:,.0f}", "{:,.1f}"), strict=True):
         bars = ax.barh(tuners["tuner"], tuners[key], color=sns.color_palette()[0])
         ax.bar_label(bars, fmt=form, padding=3)
@@ -256,4 +373,17 @@ def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
         ax.margins(x=0.15)
     axes[0].invert_yaxis()
     figure.suptitle(title)
+    return figure
+
+
+def heatmaps(images: dict[str, np.ndarray], title: str = "", xlabel: str = "", ylabel: str = "") -> Figure:
+    """Named matrices of positive and negative values side by side, on one scale of colours with white at zero."""
+    figure, axes = subplots(1, len(images), size=(0.5 + 1.9 * len(images), 2.6), squeeze=False)
+    limit = max(np.abs(image).max() for image in images.values())
+    for ax, (name, image) in zip(axes[0], images.items(), strict=True):
+        ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.set_title(name, fontsize="small")
+        ax.set(xticks=[], yticks=[], xlabel=xlabel)
+    axes[0, 0].set_ylabel(ylabel)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return figure

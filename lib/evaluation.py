@@ -154,14 +154,6 @@ def score_run(run: "Run", model: "keras.Model") -> tuple[dict[str, Predictions],
 # ---- which glosses are confused, and is the model sure of it? ------------------------------------------
 
 
-def per_gloss(predictions: Predictions) -> pd.DataFrame:
-    """Accuracy of each gloss that occurs: columns gloss, n (clips), top1, top5 in [0, 1]; worst first."""
-    scores = {"top1": top_k_credit(predictions, 1), "top5": top_k_credit(predictions, 5)}
-    clips = pd.DataFrame({"gloss": predictions.glosses[predictions.label], **scores})
-    table = clips.groupby("gloss", as_index=False).agg(n=("top1", "size"), top1=("top1", "mean"), top5=("top5", "mean"))
-    return table.sort_values(["top1", "top5", "gloss"], ignore_index=True)
-
-
 def confusion(predictions: Predictions) -> pd.DataFrame:
     """Counts of clips (classes, classes): row = true gloss, column = predicted gloss, in label order.
 

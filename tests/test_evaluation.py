@@ -18,7 +18,6 @@ from lib.evaluation import (
     most_confused,
     paired_test,
     paired_tests,
-    per_gloss,
     wilson,
     write_metrics,
 )
@@ -277,13 +276,6 @@ def test_unknown_and_left_out_facts_are_named(tmp_path):
 # ---- errors and calibration
 
 CONFUSED = predictions(logits=np.eye(3)[[0, 1, 1, 1, 2, 0]], label=[0, 0, 0, 1, 2, 2], glosses=["book", "drink", "who"])
-
-
-def test_per_gloss_lists_the_worst_first():
-    table = per_gloss(CONFUSED)
-    assert table["gloss"].tolist() == ["book", "who", "drink"]
-    assert table["n"].tolist() == [3, 2, 1]
-    assert table["top1"].tolist() == pytest.approx([1 / 3, 1 / 2, 1])
 
 
 def test_confusion_counts_true_in_rows_and_predicted_in_columns():

@@ -23,14 +23,10 @@ STYLE = {
 
 
 def save(content: T, path: Path, **options: Any) -> T:
-    """Write a figure (.png) or a table (.csv, .parquet) and return it, so that a cell can show what it saved.
-
-    options: of pandas' to_csv or to_parquet.
-    """
+    """Write a figure (.png) or a table (.csv, .parquet; `options` are pandas') and return it, for a cell to show."""
     with replacing(path) as partial:
         if isinstance(content, Figure):
-            file = io.BytesIO()
-            content.savefig(file)
+            content.savefig(file := io.BytesIO())
             partial.write_bytes(smaller(file.getvalue()))
         else:
             getattr(content, f"to_{path.suffix[1:]}")(partial, **options)
@@ -41,8 +37,7 @@ def smaller(png: bytes) -> bytes:
     """A PNG in at most COLOURS colours, if that makes it smaller: about a third of the bytes, and hardly visible."""
     with Image.open(io.BytesIO(png)) as image:
         reduced = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE, kmeans=1)
-    file = io.BytesIO()
-    reduced.save(file, "png", optimize=True)
+    reduced.save(file := io.BytesIO(), "png", optimize=True)
     return min(file.getvalue(), png, key=len)
 
 

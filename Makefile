@@ -13,7 +13,7 @@ COMPARISON = notebooks/11_comparison.ipynb
 # In a folder that goes away afterwards, with the published weights that are here: no committed report changes.
 ON_SCRATCH = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; trap 'rm -rf "$$STUDY_HOME"' EXIT; \
 	mkdir -p data/weights "$$STUDY_HOME/data"; ln -s "$(CURDIR)/data/weights" "$$STUDY_HOME/data/weights";
-ON_COMMITTED = mkdir "$$STUDY_HOME/committed"; cp -r --parents reports/sample "$$STUDY_HOME/committed"; \
+ON_COMMITTED = mkdir -p "$$STUDY_HOME/committed/reports"; cp -r reports/sample "$$STUDY_HOME/committed/reports"; \
 	STUDY_HOME="$$STUDY_HOME/committed"
 NBVAL = .venv/bin/pytest -n 2 --dist loadfile --nbval-lax --nbval-sanitize-with tests/nbval.cfg
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False

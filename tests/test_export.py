@@ -542,6 +542,6 @@ def test_figure_has_a_panel_for_each_run_and_a_point_for_each_file():
     panels = figures.sizes_and_speeds(pd.DataFrame(rows)).axes
     assert [panel.get_title(loc="left") for panel in panels] == ["one", "two"]
     assert [len(panel.collections[0].get_offsets()) for panel in panels] == [4, 2]
-    assert panels[1].collections[0].get_offsets()[0].tolist() == [2, 3]
+    assert panels[1].collections[0].get_offsets()[0].tolist() == pytest.approx([2, 3])
     many = pd.concat([pd.DataFrame(rows).assign(run=name) for name in "abcd"])
     assert [panel.get_title(loc="left") for panel in figures.sizes_and_speeds(many).axes] == [*"abcd"]

@@ -1,6 +1,7 @@
 """The notebooks as articles: what each must have, what none may have, and that nbval notices a change."""
 
 import ast
+import copy
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from itertools import combinations
 import nbformat
 import numpy as np
 import pytest
+from run_notebook import tidy, to_page
 
 from lib.paths import REPOSITORY
 from lib.predictions import Predictions
@@ -151,3 +153,24 @@ def test_a_changed_default_turns_nbval_red(sample):
     parameters.source = parameters.source.replace('study = "sample"', 'study = "sample-full"')
     nbformat.write(content, path)
     assert cell_with("glosses, {clips} test clips") in compared_with_nbval(sample)
+
+
+@every_notebook
+def test_pages_show_equations_without_a_script_and_fit_a_phone(path):
+    notebook = nbformat.read(path, as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    equations = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", prose, re.DOTALL)
+    page = to_page(notebook, path.stem)
+    assert page.count("<math") == len(equations)
+    assert "<script" not in page
+    assert "width=device-width" in page
+
+
+COMMITTED = [*NOTEBOOKS, *sorted(REPOSITORY.glob("reports/*/notebooks/*.ipynb"))]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_committed_notebooks_are_tidy(path):
+    committed = nbformat.read(path, as_version=4)
+    assert tidy(copy.deepcopy(committed)) == committed

@@ -17,8 +17,12 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from latex2mathml.converter import convert
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from pygments.formatters import HtmlFormatter
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -31,14 +35,16 @@ NOISE = re.compile(r"(Executing|Ending) (Cell|notebook)|(Input|Output) Notebook|
 
 PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { overflow-wrap: anywhere }
 pre { font: 13px/1.4 ui-monospace, monospace; margin: 0; white-space: pre-wrap }
 .input_area { background: #f6f6f6; padding: .5rem; border-radius: 4px }
-.prompt, .anchor-link { display: none }
+.prompt { display: none }
 .cell { margin: .8rem 0 }
-.output_area { overflow-x: auto; margin-top: .4rem }
-img { max-width: 100% }
+.output_area, .text_cell_render, math[display=block] { overflow-x: auto }
+.output_area { margin-top: .4rem }
+img { max-width: 100%; height: auto }
 table { border-collapse: collapse; font-size: 13px }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+th, td { overflow-wrap: normal; padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
 """
 
 
@@ -79,27 +85,49 @@ def publish(draft: Path, report: Path) -> None:
 
 
 def tidy(content: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Remove traces of the machine: papermill's paths and times, and stderr (progress bars, hardware warnings)."""
+    """Remove traces of the machine: papermill's paths and times, progress bars, and stderr (hardware warnings)."""
+    content.metadata.pop("widgets", None)
     for part in (content, *content.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
     for cell in content.cells:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if not debris(output)]
         for output in cell.get("outputs", []):
             if picture := output.get("data", {}).get("image/png"):
                 output.data["image/png"] = base64.b64encode(smaller(base64.b64decode(picture))).decode()
     return content
 
 
+def debris(output: nbformat.NotebookNode) -> bool:
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+class MathML(IPythonRenderer):
+    """Markdown whose equations a browser shows without a script from the network."""
+
+    def block_math(self, body: str) -> str:
+        return convert(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        return convert(body)
+
+
+class PageExporter(HTMLExporter):
+    @pass_context
+    def markdown2html(self, context: Context, source: str) -> str:
+        return MarkdownWithMath(renderer=MathML(escape=False, exclude_anchor_links=True)).render(source)
+
+
 def to_page(content: nbformat.NotebookNode, title: str) -> str:
-    """A self-contained HTML page with its figures and a short style, without MathJax.
+    """A self-contained HTML page with its figures and a short style, readable on a phone and without a network.
 
     nbconvert's styled templates would add 270 kB to every page of a report.
     """
-    body = HTMLExporter(template_name="basic").from_notebook_node(content)[0]
+    body = PageExporter(template_name="basic").from_notebook_node(content)[0]
     colours = HtmlFormatter(style="default").get_style_defs(".highlight")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{PAGE_STYLE}{colours}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{html.escape(title)}</title><style>{PAGE_STYLE}{colours}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 

@@ -36,7 +36,8 @@ def save(content: T, path: Path, **options: Any) -> T:
 def smaller(png: bytes) -> bytes:
     """A PNG in at most COLOURS colours, if that makes it smaller: about a third of the bytes, and hardly visible."""
     with Image.open(io.BytesIO(png)) as image:
-        reduced = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE, kmeans=1)
+        few = image.mode == "P"
+        reduced = image.copy() if few else image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE, kmeans=1)
     reduced.save(file := io.BytesIO(), "png", optimize=True)
     return min(file.getvalue(), png, key=len)
 

@@ -32,8 +32,7 @@ LARGEST = 5_000_000  # bytes of a file to commit
 def gather(study: Study) -> pd.DataFrame:
     """Score the files of all exported runs, in the order of the study file; write tables/export.csv and the cards.
 
-    Returns the table, with COLUMNS. Files that are not on this machine get no card.
-    Raises StudyError when a run is not exported.
+    Returns the table, with COLUMNS. Files that are not on this machine get no card. StudyError: a run is not exported.
     """
     rows = [row for run in study.exports for row in score_run(study, run)]
     for row in rows:
@@ -41,8 +40,9 @@ def gather(study: Study) -> pd.DataFrame:
         if path.exists():
             write(path.with_name(f"{path.name}.md"), card(study, row, path).encode())
     table = pd.DataFrame(rows, columns=COLUMNS)
-    with replacing(study.paths.table("export.csv")) as partial:
-        table.to_csv(partial, index=False, float_format="%.6g")
+    if rows:
+        with replacing(study.paths.table("export.csv")) as partial:
+            table.to_csv(partial, index=False, float_format="%.6g")
     return table
 
 

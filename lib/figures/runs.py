@@ -72,10 +72,10 @@ def as_frames_arrive(
     two others that rise highest are named; of the rest at most MOST_LINES are shown.
     """
     panels = 1 + len(probabilities)
-    figure, axes = subplots(1, panels, size=(2.7 * panels, 3), sharey=True, title=title)
+    figure, axes = subplots(1, panels, size=(3 * panels, 4), sharey=True, title=title)
     frames = np.arange(1, len(accuracy) + 1)
     axes[0].plot(frames, accuracy, "o-", color="0.2")
-    axes[0].set(title="all test clips", ylabel="top-1, or probability", ylim=(0, 1.02))
+    axes[0].set(title="top-1, all test clips", ylim=(0, 1.02))
     for ax, name, gloss in zip(axes[1:], probabilities, true, strict=True):
         rows = pd.DataFrame(probabilities[name], frames, glosses)
         others = rows.drop(columns=gloss).max().nlargest(MOST_LINES).index
@@ -84,7 +84,7 @@ def as_frames_arrive(
             ax.plot(rows[other], "--", color=colour, label=other)
         ax.plot(rows[gloss], color=sns.color_palette()[0], linewidth=3, label=gloss)
         ax.set_title(name)
-        ax.legend(fontsize="x-small", loc="upper left")
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2))
     for ax in axes:
         ax.set_xlabel("frames seen")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -100,7 +100,7 @@ def kernels_over_time(variation: dict[str, np.ndarray], energy: pd.DataFrame, ti
     figure, (left, right) = subplots(1, 2, size=(8, 3), title=title)
     left.hist(list(variation.values()), bins=np.linspace(0, 1, 26), label=list(variation))
     left.axvline(0, color="grey", linestyle="--", label="inflated")
-    left.set(title="variation over time", xlabel="0: the same in all frames, 1: sums to nothing", ylabel="kernels")
+    left.set(title="variation over time", xlabel="0: all slices are the same", ylabel="kernels")
     left.legend(loc="upper left")
     energy.plot.bar(ax=right, rot=0, width=0.75, title="energy by temporal frequency")
     right.set_ylim(0, 1.5 * energy.to_numpy().max())  # room for the legend
@@ -127,7 +127,7 @@ def confusion_heatmap(confusion: pd.DataFrame, most: int = READABLE_GLOSSES) -> 
         yticklabels=True, annot=shown.astype(str).where(shown > 0, ""), fmt="", annot_kws={"size": 9},
     )  # fmt: skip
     number = f"all {len(confusion)}" if shown is confusion else f"{len(shown)} most confused of {len(confusion)}"
-    ax.set(title=f"Clips by true and predicted gloss, {number} glosses")
+    ax.set(title=f"Clips by true and predicted gloss, {number} glosses", ylabel="true gloss")
     return figure
 
 
@@ -175,7 +175,7 @@ def restored_features(
 
 def both_ways(forwards: np.ndarray, backwards: np.ndarray, title: str = "") -> Figure:
     """Every logit (clips, classes) of clips as they are, against the same logit of the clips played backwards."""
-    figure, ax = subplots(size=(4.5, 4.2))
+    figure, ax = subplots(size=(5.5, 4.2))
     ends = [min(forwards.min(), backwards.min()), max(forwards.max(), backwards.max())]
     ax.plot(ends, ends, color="grey", linestyle="--", label="equal")
     ax.plot(forwards.ravel(), backwards.ravel(), "o", color=sns.color_palette()[0], alpha=0.3, markersize=3)
@@ -209,7 +209,7 @@ def attention_over_time(
     top.set_title(title or "Attention of the class token, one row per head")
     for ax in middle:
         ax.step(np.arange(frames), rollout, where="mid", color=sns.color_palette()[0])
-        ax.set(ylabel="rollout", ylim=(0, None))
+        ax.set(ylabel="rollout", ylim=(0, 1.1 * rollout.max()))
     strip.imshow(hands[None].astype(float), aspect="auto", cmap="Greens", vmin=0, vmax=1.5, interpolation="nearest")
     strip.set_yticks([0], ["hand seen"])
     strip.set_xlabel("frame")
@@ -348,8 +348,8 @@ def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
     for ax, key, form in zip(axes, ("epochs", "minutes"), ("{:,.0f}", "{:,.1f}"), strict=True):
         bars = ax.barh(tuners["tuner"], tuners[key], color=sns.color_palette()[0])
         ax.bar_label(bars, fmt=form, padding=3)
-        ax.set(xlabel=key)
-        ax.margins(x=0.15)
+        ax.set(xlabel=key, xmargin=0.15)
+        ax.grid(visible=False)
     axes[0].invert_yaxis()
     return figure
 

@@ -120,9 +120,7 @@ def augment_clip(
     tint = 1 + rng.uniform(-how.tint, how.tint, 3)
     colours = contrast * tint[:, None] * RGB_OF_YUV * (1, saturation, saturation, saturation)
     colours[:, 3] += GREY * (1 - contrast) + 255 * rng.uniform(-how.brightness, how.brightness)
-    merged, image = np.empty(
-        (2, size, size, 3), np.uint8
-    )  # a new array for each image would take as long as its colours
+    merged, image = np.empty((2, size, size, 3), np.uint8)  # new ones for each image would take as long as its colours
     for layers in _viewed(frames, size, matrix):
         yield cv2.transform(cv2.merge(layers, merged), colours @ YUV_OF[len(layers)], image)  # saturates at 0 and 255
 
@@ -134,8 +132,7 @@ def _viewed(frames: Iterable[Layers], size: int, matrix: np.ndarray) -> Iterator
     seen, apart = np.empty((size, size, 4), np.uint8), np.empty((3, 4, size, size), np.uint8)
 
     @cache
-    def warp(side: int) -> tuple[np.ndarray, ...]:
-        """Room for four planes of this side, and their map in the form that cv2.remap is fastest with."""
+    def warp(side: int) -> tuple[np.ndarray, ...]:  # room for four planes, and the map that cv2.remap is fastest with
         return np.empty((side, side, 4), np.uint8), *cv2.convertMaps(*(side * places - np.float32(0.5)), cv2.CV_16SC2)
 
     def view(layers: Layers) -> np.ndarray:

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import av
@@ -185,20 +184,19 @@ def read_layers(path: Path, choose: Callable[[int], Sequence[int]], least: int =
         reduction = next((flag for times, flag in REDUCED.items() if side >= times * least), 0)
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: is not a stored clip; delete it and run the notebook 02_clips") from error
-    decode = partial(_decode_reduced, reduction) if reduction else partial(_decode, _decoder(), side)
-    last, layers = None, None
+    decoder, last, layers = None if reduction else av.CodecContext.create("mjpeg", "r"), None, None
+    if decoder:
+        decoder.thread_count, decoder.options = 1, {"err_detect": "explode"}
     for number in map(int, choose(len(bounds))):
         if number != last:
-            last, layers = number, decode(data[slice(*bounds[number])])
-        if layers is None:
+            jpeg, last = data[slice(*bounds[number])], number
+            if decoder:
+                layers = _decode(decoder, side, jpeg)
+            else:
+                layers = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB | reduction)]
+        if layers is None or layers[0] is None:
             raise StudyError(f"{path}: contains a damaged image; delete it and run the notebook 02_clips")
         yield layers
-
-
-def _decoder() -> av.VideoCodecContext:
-    decoder = av.CodecContext.create("mjpeg", "r")
-    decoder.thread_count, decoder.options = 1, {"err_detect": "explode"}
-    return decoder
 
 
 def _decode(decoder: av.VideoCodecContext, side: int, jpeg: bytes) -> Layers | None:
@@ -209,13 +207,7 @@ def _decode(decoder: av.VideoCodecContext, side: int, jpeg: bytes) -> Layers | N
         return None
     if (frame.format.name, frame.width, frame.height) != ("yuvj420p", side, side):
         return None
-    planes = ((np.frombuffer(plane, np.uint8), plane) for plane in frame.planes)
-    return [pixels.reshape(-1, plane.line_size)[: plane.height, : plane.width] for pixels, plane in planes]
-
-
-def _decode_reduced(reduction: int, jpeg: bytes) -> Layers | None:
-    rgb = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB | reduction)
-    return None if rgb is None else [rgb]
+    return [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in frame.planes]
 
 
 def _opened(path: Path) -> tuple[mmap.mmap, list[tuple[int, int]], bytes]:

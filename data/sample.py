@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -259,9 +260,7 @@ def _hand(wrist: np.ndarray, direction: float, stretch: np.ndarray, thumb: int) 
 
 def draw(body: np.ndarray, hands: np.ndarray, signer: Signer) -> np.ndarray:
     """Draw one frame, uint8 (SIZE, SIZE, 3) RGB, from joints in pixels: body (25, 2), hands (2, 21, 2)."""
-    shade = np.linspace(1.0, 0.8, SIZE)[:, None, None]  # the wall grows darker downwards
-    image = np.broadcast_to(shade * np.array(signer.background), (SIZE, SIZE, 3)).astype(np.uint8, order="C")
-    unit = signer.shoulders
+    image, unit = _wall(signer.background).copy(), signer.shoulders
     hip = np.array([HIP[0], 0]) * unit
     torso = np.array([body[2], body[5], body[8] - hip, body[8] + hip])
     cv2.fillConvexPoly(image, np.round(torso).astype(np.int32), signer.shirt, cv2.LINE_AA)
@@ -277,6 +276,13 @@ def draw(body: np.ndarray, hands: np.ndarray, signer: Signer) -> np.ndarray:
     for joints in hands:
         _draw_hand(image, joints, signer)
     return image
+
+
+@lru_cache(maxsize=1)
+def _wall(colour: tuple[int, int, int]) -> np.ndarray:
+    """The empty picture, of which each frame of a clip is a copy; the wall grows darker downwards."""
+    shade = np.linspace(1.0, 0.8, SIZE)[:, None, None]
+    return np.broadcast_to(shade * np.array(colour), (SIZE, SIZE, 3)).astype(np.uint8, order="C")
 
 
 def _draw_hand(image: np.ndarray, joints: np.ndarray, signer: Signer) -> None:

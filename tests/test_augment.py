@@ -1,5 +1,6 @@
 """What each augmentation of poses and of RGB clips changes and what it keeps."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -432,20 +433,32 @@ def images_of(frames=4):
     return [scene(seed) for seed in range(frames)]
 
 
+def planes_of(image):
+    """The planes of an RGB image, none of them reduced."""
+    y, v, u = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
+    return y, u, v
+
+
+def varied_clip(images, size, how, generator):
+    """The images augmented, uint8 (frames, size, size, 3) RGB."""
+    return np.stack([image.copy() for image in augment_clip(map(planes_of, images), size, how, generator)])
+
+
 def difference(one, other):
     return np.abs(one.astype(int) - other.astype(int)).max()
 
 
 def test_nothing_is_varied_in_clips_by_default():
     clip = images_of()
-    assert difference(augment_clip(clip, SIDE, ClipAugment(), rng()), np.stack(clip)) <= 1
-    assert difference(augment_clip(clip, 48, ClipAugment(), rng()), resize(clip, 48)) <= 2
+    assert difference(varied_clip(clip, SIDE, ClipAugment(), rng()), np.stack(clip)) <= 1
+    resized = np.stack(list(resize(map(planes_of, clip), 48)))
+    assert difference(varied_clip(clip, 48, ClipAugment(), rng()), resized) <= 4  # 1 in each plane is 2.8 of blue
 
 
 @pytest.mark.parametrize("field", ClipAugment.model_fields)
 def test_each_setting_alone_changes_pixels_except_the_choice_of_frames(field):
     how = ClipAugment(**{field: 0.9 if field != "rotation" else 20.0})
-    changed = [difference(augment_clip(images_of(1), SIDE, how, rng(s)), np.stack(images_of(1))) > 3 for s in range(8)]
+    changed = [difference(varied_clip(images_of(1), SIDE, how, rng(s)), np.stack(images_of(1))) > 3 for s in range(8)]
     assert any(changed) == (field != "jitter")
 
 
@@ -458,7 +471,7 @@ def test_settings_of_clips_out_of_range_or_unknown_are_refused(setting):
 @settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), size=st.integers(8, 96), frames=st.integers(1, 5))
 def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
-    still = augment_clip([scene()] * frames, size, ALL_OF_CLIPS, rng(seed))
+    still = varied_clip([scene()] * frames, size, ALL_OF_CLIPS, rng(seed))
     assert still.shape == (frames, size, size, 3)
     assert still.dtype == np.uint8
     assert (still == still[0]).all()
@@ -469,19 +482,41 @@ def test_all_frames_of_a_clip_are_varied_alike(seed, size, frames):
 def test_rotation_and_crop_bring_in_no_black(seed):
     bright = [np.full((SIDE, SIDE, 3), 200, np.uint8)]
     how = ClipAugment(rotation=180, crop=0.5, flip=0.5)
-    assert (augment_clip(bright, 48, how, rng(seed)) == 200).all()
+    assert (varied_clip(bright, 48, how, rng(seed)) == 200).all()
 
 
 @settings(max_examples=80)
 @given(seed=st.integers(0, 10**6))
 def test_the_same_generator_state_gives_the_same_images(seed):
-    one, two = (augment_clip(images_of(2), 40, ALL_OF_CLIPS, rng(seed)) for _ in range(2))
+    one, two = (varied_clip(images_of(2), 40, ALL_OF_CLIPS, rng(seed)) for _ in range(2))
     assert np.array_equal(one, two)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6))
+def test_images_in_three_planes_and_in_rgb_are_varied_alike(seed):
+    of_rgb = np.stack(
+        [image.copy() for image in augment_clip([[image] for image in images_of()], 48, ALL_OF_CLIPS, rng(seed))]
+    )
+    away = np.abs(varied_clip(images_of(), 48, ALL_OF_CLIPS, rng(seed)).astype(int) - of_rgb)
+    assert away.max() <= 6
+    assert away.mean() < 1
+
+
+def test_small_colour_planes_lie_where_the_image_is():
+    clip, how = [scene()], ClipAugment(crop=0.3, rotation=20, flip=0.5, saturation=0.3)
+    for seed in range(10):
+        y, u, v = planes_of(scene())
+        small = [y, *(cv2.resize(plane, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for plane in (u, v))]
+        away = np.abs(
+            next(augment_clip([small], 48, how, rng(seed))).astype(int) - varied_clip(clip, 48, how, rng(seed))[0]
+        )
+        assert away.mean() < 1
 
 
 def test_flip_mirrors_left_and_right_exactly():
     clip = images_of()
-    mirrored = augment_clip(clip, SIDE, ClipAugment(flip=1), rng())
+    mirrored = varied_clip(clip, SIDE, ClipAugment(flip=1), rng())
     assert difference(mirrored, np.stack(clip)[:, :, ::-1]) <= 1
 
 
@@ -489,7 +524,7 @@ def test_without_flip_left_stays_left():
     half = np.zeros((SIDE, SIDE, 3), np.uint8)
     half[:, : SIDE // 2] = 200
     for seed in range(30):
-        varied = augment_clip([half], SIDE, ALL_OF_CLIPS.model_copy(update={"flip": 0.0}), rng(seed))[0].astype(float)
+        varied = varied_clip([half], SIDE, ALL_OF_CLIPS.model_copy(update={"flip": 0.0}), rng(seed))[0].astype(float)
         assert varied[:, : SIDE // 4].mean() > varied[:, -SIDE // 4 :].mean()
 
 
@@ -520,7 +555,7 @@ def test_rotation_turns_about_the_middle():
 
 def recoloured(images, seed, **how):
     """The images with these variations of colour alone, uint8 (frames, side, side, 3)."""
-    return augment_clip(images, len(images[0]), ClipAugment(**how), rng(seed))
+    return varied_clip(images, len(images[0]), ClipAugment(**how), rng(seed))
 
 
 def test_brightness_adds_and_contrast_keeps_mid_grey():

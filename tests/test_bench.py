@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench import __main__ as bench
-from bench import clips, costs, export, official, preprocessing, report, spobet, torch_video
+from bench import clips, costs, export, official, poses, preprocessing, report, spobet, torch_video
 from bench.sides import REPOSITORY, Side, Taken, alternate
 from lib.export.predict import open_model
 from lib.models.cost import costs as costs_of
@@ -216,9 +216,16 @@ def test_preprocessing_is_measured_for_two_numbers_of_clips(folder):
     assert (table[["ours", "peer"]] > 0).all(axis=None)
 
 
+def test_index_and_pose_store_are_measured_for_two_numbers_of_clips(folder):
+    table = pd.read_csv(poses.main(rounds=1, counts=(40, 20)))
+    assert table["unit"].tolist() == ["s", "s", "MiB"]
+    assert table["peer"][1] == 60
+    assert table["ours"][0] == table["ours"][1] > 0
+
+
 def test_both_sides_of_spobet_are_the_same_network_on_the_same_clips():
-    poses, labels = spobet.make_clips(20)
-    (theirs, padded), (ours, bucketed) = spobet.published(poses, labels), spobet.ours(poses, labels)
+    clips_of_poses, labels = spobet.make_clips(20)
+    (theirs, padded), (ours, bucketed) = (side(clips_of_poses, labels) for side in (spobet.published, spobet.ours))
     # Theirs sees x, y, present of 42 joints, ours x and y: the embeddings differ by 42 rows, and by nothing else.
     assert theirs.count_params() - ours.count_params() == 42 * 64
     assert padded[0][0].shape[1] == 250

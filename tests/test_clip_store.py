@@ -177,6 +177,27 @@ def test_images_come_no_smaller_than_asked_and_keep_their_brightness(store, leas
     assert numbers_of(images) == [0, 1, 2, 3, 4]
 
 
+def test_pictures_are_those_that_opencv_decodes_but_for_rounding(tmp_path):
+    blurred = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8), None, 4)
+    colourful = cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX)
+    build_clips(index_of_videos(a=encode_video(tmp_path / "a.mp4", [colourful] * 2)), tmp_path, size=96, workers=1)
+    path = clip_path(tmp_path, "a")
+    expected = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    away = np.abs(read_stored(path, every)[0].astype(int) - expected)
+    assert away.mean() < 0.5
+    assert np.quantile(away, 0.99) <= 3
+
+
+def test_an_image_that_was_changed_is_damaged_and_named(store, tmp_path):
+    damaged = bytearray(store[0].read_bytes())
+    at = damaged.index(b"\xff\xda") + 20
+    damaged[at : at + 12] = bytes(range(100, 112))
+    path = tmp_path / "damaged.mjpeg"
+    path.write_bytes(damaged)
+    with pytest.raises(StudyError, match=r"damaged\.mjpeg: contains a damaged image"):
+        read_stored(path, every)
+
+
 def test_absent_or_foreign_stored_clips_are_errors_that_name_the_file(store, tmp_path):
     foreign, empty = tmp_path / "foreign.mjpeg", tmp_path / "empty.mjpeg"
     foreign.write_bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())

@@ -4,7 +4,9 @@ Poses are float32 (frames, joints, 3): x, y, present in {0, 1}, with x = y = 0 w
 changes its input; all randomness comes from the generator passed in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -14,7 +16,13 @@ from lib.data.layouts import SIDES, Layout
 from lib.settings import Settings
 
 NO_SPREAD = 1e-5  # relative to another clip's spread: float32 has seven digits
-LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)
+# An image as it was decoded: (Y, U, V), each uint8 (side, side), U and V perhaps smaller; or (RGB,), (side, side, 3).
+Layers = Sequence[np.ndarray]
+# Affine maps of colours, as cv2.transform takes them: red, green and blue from Y, U, V and a constant, as in every JPEG
+# file (BT.601 in full range, JFIF 1.02), and Y, U, V and a constant from those of an image with so many layers.
+RGB_OF_YUV = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]]) @ np.eye(3, 4)
+RGB_OF_YUV[:, 3] = RGB_OF_YUV[:, 1:3] @ [-128, -128]
+YUV_OF = {3: np.eye(4), 1: np.linalg.inv(np.vstack([RGB_OF_YUV, np.eye(4)[3]]))}
 GREY = 127.5  # contrast leaves it unchanged
 
 
@@ -98,37 +106,54 @@ def resample(clip: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.where(both, between, nearest)
 
 
-def augment_clip(images: Sequence[np.ndarray], size: int, how: ClipAugment, rng: np.random.Generator) -> np.ndarray:
-    """Augment one RGB clip, all frames alike: images, each uint8 (side, side, 3) -> uint8 (frames, size, size, 3).
+def augment_clip(
+    frames: Iterable[Layers], size: int, how: ClipAugment, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Augment one RGB clip, given as layers, all frames alike -> images, each uint8 (size, size, 3) RGB.
 
-    What a rotation brings in from outside is the image mirrored at its edge, never black.
+    The next image takes the place of the one before. What a rotation brings in from outside is the image mirrored at
+    its edge, never black.
     """
-    matrix = _view_matrix(len(images[0]), size, how, rng)
-    # One map for all frames, in the form that cv2.remap is fastest with. cv2.warpAffine, which makes one for each,
-    # takes half as long again.
-    pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)
-    places = (pixels @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-    maps = cv2.convertMaps(places, None, cv2.CV_16SC2)
-    clip = np.empty((len(images), size, size, 3), np.uint8)
-    for image, varied in zip(images, clip, strict=True):
-        cv2.remap(image, *maps, cv2.INTER_LINEAR, dst=varied, borderMode=cv2.BORDER_REFLECT_101)
-    # An affine map of colours in 0 to 255: red, green, blue and a constant.
+    matrix = _view_matrix(1, size, how, rng)
+    # Saturation scales what U and V add, so that one affine map does all.
     saturation, contrast = 1 + rng.uniform(-1, 1, 2) * (how.saturation, how.contrast)
     tint = 1 + rng.uniform(-how.tint, how.tint, 3)
-    mix = saturation * np.eye(3) + (1 - saturation) * LUMA
-    constant = GREY * (1 - contrast) + 255 * rng.uniform(-how.brightness, how.brightness)
-    colours = np.column_stack([contrast * tint[:, None] * mix, np.full(3, constant)])
-    if np.array_equal(colours, np.eye(3, 4)):
-        return clip
-    return cv2.transform(clip.reshape(-1, size, 3), colours).reshape(clip.shape)  # saturates at 0 and 255
+    colours = contrast * tint[:, None] * RGB_OF_YUV * (1, saturation, saturation, saturation)
+    colours[:, 3] += GREY * (1 - contrast) + 255 * rng.uniform(-how.brightness, how.brightness)
+    merged, image = np.empty((2, size, size, 3), np.uint8)  # new ones for each image would take as long as its colours
+    for layers in _viewed(frames, size, matrix):
+        yield cv2.transform(cv2.merge(layers, merged), colours @ YUV_OF[len(layers)], image)  # saturates at 0 and 255
 
 
-def resize(images: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """Scale whole images, uint8 (side, side, 3) each, without augmentation -> uint8 (frames, size, size, 3)."""
-    clip = np.empty((len(images), size, size, 3), np.uint8)
-    for image, resized in zip(images, clip, strict=True):
-        cv2.resize(image, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR)
-    return clip
+def _viewed(frames: Iterable[Layers], size: int, matrix: np.ndarray) -> Iterator[Layers]:
+    """The frames as `matrix`, from `_view_matrix` of side 1, shows them; the next four take the place of four."""
+    across, down = matrix[:, :2].T[..., None] * np.arange(size)  # (2, size) each
+    places = (down[..., None] + across[:, None] + matrix[:, 2:, None] + 0.5).astype(np.float32)  # 0 and 1 are the edges
+    seen, apart = np.empty((size, size, 4), np.uint8), np.empty((3, 4, size, size), np.uint8)
+
+    @cache
+    def warp(side: int) -> tuple[np.ndarray, ...]:  # room for four planes, and the map that cv2.remap is fastest with
+        return np.empty((side, side, 4), np.uint8), *cv2.convertMaps(*(side * places - np.float32(0.5)), cv2.CV_16SC2)
+
+    def view(layers: Layers) -> np.ndarray:
+        room, *maps = warp(len(layers[0]))
+        image = layers[0] if len(layers) == 1 else cv2.merge(layers, room)
+        return cv2.remap(image, *maps, cv2.INTER_LINEAR, seen, cv2.BORDER_REFLECT_101)
+
+    frames = iter(frames)
+    while four := list(islice(frames, 4)):
+        if len(four[0]) == 1:  # RGB
+            yield from ([view(layers)] for layers in four)
+        else:  # a warp of four planes, as the channels of one image, takes no longer than that of one
+            planes = zip(zip(*four, strict=True), apart, strict=True)
+            yield from zip(*(cv2.split(view(of_four), list(to[: len(four)])) for of_four, to in planes), strict=True)
+
+
+def resize(frames: Iterable[Layers], size: int) -> Iterator[np.ndarray]:
+    """Scale whole images, given as layers, without augmentation -> images, each uint8 (size, size, 3) RGB."""
+    for layers in frames:
+        scaled = cv2.merge([cv2.resize(layer, (size, size)) for layer in layers])
+        yield cv2.transform(scaled, RGB_OF_YUV @ YUV_OF[len(layers)])
 
 
 def _splice(clip: np.ndarray, other: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray:

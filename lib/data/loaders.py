@@ -5,8 +5,10 @@ seed, epoch and batch or clip, so a training that resumes sees what it would hav
 contain the clips in the order given, unchanged.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import keras
 import numpy as np
 
 from lib.data.augment import ClipAugment, augment_clip, resample, resize
-from lib.data.clip_store import read_stored
+from lib.data.clip_store import read_layers
 from lib.data.video import sample_frames
 
 # A clip, another clip of the same gloss (without labels: the clip itself), random numbers -> the augmented clip.
@@ -121,6 +123,7 @@ class ClipBatches(Batches):
         """
         self.frames, self.size = frames, size
         self.pool = ThreadPoolExecutor(threads)
+        self.unused: list[np.ndarray] = []  # memory of earlier batches
         self.begun: dict[tuple[int, int], tuple[np.ndarray, list[Future]]] = {}  # by epoch and number
         super().__init__([Path(path) for path in clips], *args, **options)
 
@@ -135,19 +138,22 @@ class ClipBatches(Batches):
     def _begin(self, epoch: int, number: int) -> tuple[np.ndarray, list[Future]]:
         """The array of a batch, and the futures of the threads that fill it."""
         rows = self.order[number]
-        batch = np.empty((len(rows), self.frames, self.size, self.size, 3), np.float32)
+        shape = self.frames, self.size, self.size, 3
+        memory = self.unused.pop() if self.unused else np.empty((self.batch_size, *shape), np.float32)
+        # Memory returns when no array refers to it: a new batch of 48 MB would cost the kernel as much as decoding it.
+        all_of_it = np.frombuffer(memory.data, np.float32)
+        weakref.finalize(all_of_it, self.unused.append, memory).atexit = False
+        batch = all_of_it[: len(rows) * prod(shape)].reshape(-1, *shape)
         return batch, [self.pool.submit(self._fill, *pair, epoch) for pair in zip(batch, rows, strict=True)]
 
     def _fill(self, clip: np.ndarray, row: int, epoch: int) -> None:
-        path, rng = self.clips[row], np.random.default_rng([self.seed, epoch, row])
-        if self.vary is None:
-            images = resize(read_stored(path, lambda n: sample_frames(0, n, self.frames), self.size), self.size)
-        else:
-            jitter = rng if rng.random() < self.vary.jitter else None
-            least = int(self.size / (1 - self.vary.crop))  # so that the smallest crop is not enlarged
-            images = read_stored(path, lambda n: sample_frames(0, n, self.frames, jitter=jitter), least)
-            images = augment_clip(images, self.size, self.vary, rng)
-        np.multiply(images, np.float32(1 / 255), out=clip)
+        path, how, rng = self.clips[row], self.vary, np.random.default_rng([self.seed, epoch, row])
+        jitter = rng if how is not None and rng.random() < how.jitter else None
+        least = self.size if how is None else int(self.size / (1 - how.crop))  # the smallest crop is not enlarged
+        frames = read_layers(path, lambda n: sample_frames(0, n, self.frames, jitter=jitter), least)
+        images = resize(frames, self.size) if how is None else augment_clip(frames, self.size, how, rng)
+        for image, given in zip(images, clip, strict=True):
+            np.multiply(image, np.float32(1 / 255), out=given)
 
 
 def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:

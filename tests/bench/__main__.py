@@ -13,6 +13,7 @@ PARTS = {
     "x3d": "bench.torch_video",
     "spobet": "bench.spobet",
     "preprocessing": "bench.preprocessing",
+    "poses": "bench.poses",
     "costs": "bench.costs",
     "export": "bench.export",
 }

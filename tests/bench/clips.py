@@ -55,7 +55,7 @@ def measure(
         ):
             taken = alternate({"training": varied, "unvaried": unvaried, "peer": peer}, "read", rounds)
     return [
-        compare(f"videos {label}, {way}", taken[way], taken["peer"], "≥ 5", clips=PASSES * clips)
+        compare(f"videos {label}, {way}", taken[way], taken["peer"], "≥ 6", clips=PASSES * clips)
         for way in ("training", "unvaried")
     ]
 

@@ -9,12 +9,14 @@ PARTS = {
     "clips": "bench.clips",
     "waiting": "bench.waiting",
     "movinet": "bench.movinet",
+    "i3d": "bench.i3d",
     "s3d": "bench.torch_video",
     "x3d": "bench.torch_video",
     "spobet": "bench.spobet",
     "preprocessing": "bench.preprocessing",
     "costs": "bench.costs",
     "export": "bench.export",
+    "device": "bench.device",
 }
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -18,6 +18,7 @@ from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Literal["videos", "keypoints", "hands", "clips"]
 Tuner = Literal["bayesian", "hyperband", "random"]
+Precision = Literal["float32", "float16", "int8-dynamic", "int8"]
 READABLE = {"poses": ("keypoints", "hands"), "clips": ("videos", "clips")}  # sources by the kind of model
 
 
@@ -96,6 +97,7 @@ class StudyFile(_Strict):
     searches: list[SearchSpec] = []
     runs: Annotated[list[RunSpec], Field(min_length=1)]
     exports: list[Name] = []  # runs that notebook 10 exports
+    precisions: list[Precision] = list(get_args(Precision))  # of the exported files
     release: list[Name] = []  # exported runs whose files are committed in reports/<study>/models/
 
     @model_validator(mode="after")
@@ -107,6 +109,13 @@ class StudyFile(_Strict):
             raise ValueError(f"key 'sources': 'clips' (one's own videos) have no annotations or poses; remove {what}")
         if set(READABLE["poses"]) & set(self.sources) and not self.layout:
             raise ValueError("key 'layout' is missing; add it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_precisions(self) -> Self:
+        needed = ["float32", "int8", *(["float16"] if self.release else [])]  # of notebook 10, and of released files
+        if missing := [precision for precision in needed if precision not in self.precisions]:
+            raise ValueError(f"key 'precisions': add {' and '.join(missing)}")
         return self
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ def build_tiny(num_classes, config, clip=(2, 8, 8)):
 def test_a_row_of_two_fields_is_a_clip_model_without_options(monkeypatch):
     monkeypatch.setitem(FAMILIES, "tiny", Family("tiny", f"{__name__}:build_tiny"))
     family = models.family_of("tiny")
-    assert (family.kind, family.backend, family.notebook) == ("clips", "torch", "13_own_model")
+    assert (family.kind, family.backends, family.notebook) == ("clips", ("torch",), "13_own_model")
     assert "tiny" in models.model_names()
     assert build("tiny", 5).output_shape == (None, 5)
     assert build("tiny", 5, (3, 9, 9)).input_shape == (None, 3, 9, 9, 3)

@@ -150,6 +150,18 @@ def test_own_clips_are_indexed_and_stored_without_poses_and_again_when_one_is_ad
     assert re.search(r"^dataset +1$", bench.make("--dry-run", target, data="a").stdout, re.MULTILINE)
 
 
+def test_the_backend_that_was_found_faster_trains(bench):
+    own_clips(bench)
+    bench.notebook("04_movinet", "import os; Path('trained_on').write_text(os.environ['KERAS_BACKEND'])")
+    found = bench.root / "data" / "backends" / "movinet.txt"
+    found.parent.mkdir()
+    found.write_text("tensorflow\ntensorflow 0.1 s, torch 0.2 s\n")
+    result = bench.make(data="a")
+    assert result.returncode == 0, result.stderr
+    assert "measuring" not in result.stderr
+    assert (bench.root / "notebooks" / "trained_on").read_text() == "tensorflow"
+
+
 def test_study_with_poses_but_no_run_on_them_has_no_pose_store(bench):
     (bench.root / "wlasl" / "videos").mkdir()
     (bench.root / "wlasl" / "videos" / "00000.mp4").touch()

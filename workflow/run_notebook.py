@@ -15,6 +15,9 @@ import re
 import sys
 from pathlib import Path
 
+# jsonschema, which checks notebooks, would build a parser of web addresses: two thirds of the time to import all this.
+sys.modules["rfc3987_syntax"] = None
+
 import nbformat
 import papermill
 from jinja2 import pass_context
@@ -27,8 +30,8 @@ from papermill.exceptions import PapermillExecutionError
 from pygments.formatters import HtmlFormatter
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lib.figures import smaller
 from lib.paths import locked, replacing
+from lib.png import smaller
 
 # Log lines of papermill itself, and of outputs that only a page can show.
 NOISE = re.compile(r"(Executing|Ending) (Cell|notebook)|(Input|Output) Notebook|Working directory|<")

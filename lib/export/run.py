@@ -39,7 +39,7 @@ def record(model: keras.Model, clip: np.ndarray) -> dict[str, tuple[nn.Module, n
 
 
 def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
-    """Write every file of a run to data/<study>/exports/, in every precision; return the facts of each.
+    """Write every file of a run to data/<study>/exports/, in the study's precisions; return the facts of each.
 
     exact: the float32 files by form, "tflite" or "onnx-stream" and so on. Each file predicts the test split:
     exports/predictions-test-<form>-<precision>.npz in the run's report. The facts, a row each, go to export.csv there:
@@ -55,7 +55,7 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
         suffix = f".{form.partition('-')[0]}"
         maker = FORMATS[suffix]
         calibration = calibrate(run, maker.Runner(whole))
-        for precision in maker.PRECISIONS:
+        for precision in (one for one in maker.PRECISIONS if one in run.study.precisions):
             content, kept = quantise(run, suffix, precision, whole, calibration)
             content = maker.add_metadata(content, describe(run, form, precision), run.glosses)
             write(paths.exported(run.name, form, precision), content)

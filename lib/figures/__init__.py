@@ -9,12 +9,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
-from PIL import Image
 
 from lib.paths import replacing
+from lib.png import smaller
 
 T = TypeVar("T", Figure, pd.DataFrame)
-COLOURS = 64
 DPI = 80  # keeps the report of a whole study below 8 MB
 STYLE = {
     "figure.dpi": DPI, "savefig.dpi": DPI, "savefig.bbox": "tight",
@@ -31,15 +30,6 @@ def save(content: T, path: Path, **options: Any) -> T:
         else:
             getattr(content, f"to_{path.suffix[1:]}")(partial, **options)
     return content
-
-
-def smaller(png: bytes) -> bytes:
-    """A PNG in at most COLOURS colours, if that makes it smaller: about a third of the bytes, and hardly visible."""
-    with Image.open(io.BytesIO(png)) as image:
-        few = image.mode == "P"
-        reduced = image.copy() if few else image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE, kmeans=1)
-    reduced.save(file := io.BytesIO(), "png", optimize=True)
-    return min(file.getvalue(), png, key=len)
 
 
 def table(content: pd.DataFrame, formats: dict[str, str] | None = None, *, index: bool = False) -> Styler:

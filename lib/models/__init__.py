@@ -23,7 +23,8 @@ class Family:
     config: subclass of Settings whose fields are the options of a recipe, by default none. It needs a field `size` in
         a family with sizes, `layout` in a pose model, and `freeze` where stages can be frozen.
     kind: what the model reads, stored clips or poses.
-    backend: the Keras backend to train on, on a CPU the faster one.
+    backends: the Keras backends to train on, of which the one that is faster on the machine does; see lib.backends.
+    probe: where there are several, function () that returns a small piece of the network, a keras.Model, to measure.
     notebook: trains and evaluates a run.
     stages: the number of stages that can be frozen, or a function of the size that returns it. The model's attribute
         `stages` lists them from the input on, each a layer or a list of layers.
@@ -36,7 +37,8 @@ class Family:
     builder: str
     config: str = "lib.settings:Settings"
     kind: Literal["clips", "poses"] = "clips"
-    backend: Literal["tensorflow", "torch"] = "torch"
+    backends: tuple[Literal["tensorflow", "torch"], ...] = ("torch",)
+    probe: str | None = None
     notebook: str = "13_own_model"
     sizes: tuple[str, ...] = ()
     stages: int | str | None = None
@@ -55,7 +57,8 @@ _ROWS = (
         "i3d",
         builder="lib.models.i3d:build_i3d",
         config="lib.models.i3d:I3DConfig",
-        backend="tensorflow",
+        backends=("tensorflow", "torch"),
+        probe="lib.models.i3d:probe",
         notebook="05_i3d",
         stages=12,
         weights="lib.models.i3d:load_published_weights",
@@ -65,7 +68,8 @@ _ROWS = (
         "movinet",
         builder="lib.models.movinet:build_movinet",
         config="lib.models.movinet:MovinetConfig",
-        backend="tensorflow",
+        backends=("tensorflow", "torch"),
+        probe="lib.models.movinet:probe",
         notebook="04_movinet",
         sizes=("a0", "a1", "a2", "a3", "a4", "a5"),
         stages="lib.models.movinet_sizes:count_stages",

@@ -97,6 +97,12 @@ def _convolve(x: Any, filters: int, kernel: int, name: str, momentum: float, str
     return layers.ReLU(name=name)(x)
 
 
+def probe() -> keras.Model:
+    """A 3 × 3 × 3 convolution, which most of I3D's time goes into."""
+    inputs = keras.Input((4, 28, 28, 64))
+    return keras.Model(inputs, _convolve(inputs, 96, 3, "probe", momentum=0.9))
+
+
 def load_published_weights(model: keras.Model, path: Path) -> None:
     """Load a published `rgb_inception_i3d_…_no_top.h5` (Keras 2 HDF5) into all layers but the head.
 

@@ -92,3 +92,11 @@ def build_movinet(num_classes: int, config: MovinetConfig, clip: tuple[int, int,
     model.clip = clip or SIZES[config.size].clip
     model(keras.Input((*model.clip, 3)))
     return model
+
+
+def probe() -> keras.Model:
+    """The second and third bottleneck of the A0 stream."""
+    x = inputs = keras.Input((8, 24, 24, 8))
+    for block in bottlenecks(MovinetConfig(stream=True))[1:3]:
+        x = block(x)[0]
+    return keras.Model(inputs, x)

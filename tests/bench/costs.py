@@ -26,7 +26,7 @@ def main(name: str = "costs") -> Path:
     where, rows, used = machine(), [], versions("keras", "torchvision", "pytorchvideo")
     for model in (name for name in model_names() if family_of(name).published):
         for form, options in forms(model).items():
-            side = {"backend": family_of(model).backend, "model": model, "options": options}
+            side = {"backend": family_of(model).backends[0], "model": model, "options": options}
             counts, note = _answer(Side("bench.costs:count", **side)), ""
             if form in FORMS:
                 try:

@@ -59,7 +59,8 @@ def build_i3d(num_classes: int, config: I3DConfig, clip: tuple[int, int, int] = 
     x = layers.Rescaling(2.0, -1.0, name="normalise")(clips)  # the published weights expect [-1, 1]
     x = frame_differences(x) if config.differences else x
     x = _inception(x, config.momentum)
-    x = layers.AveragePooling3D((min(2, x.shape[1]), *x.shape[2:4]), strides=1, name="features")(x)
+    window = (min(2, x.shape[1]), *x.shape[2:4])
+    x = layers.AveragePooling3D(window, strides=1, dtype="float32", name="features")(x)
     x = layers.Dropout(config.dropout, name="dropout")(x)
     x = layers.Conv3D(num_classes, 1, dtype="float32", name="head")(x)
     model = keras.Model(clips, layers.GlobalAveragePooling3D(dtype="float32", name="logits")(x), name="i3d")

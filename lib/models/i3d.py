@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 from pydantic import Field
 
-from lib.models.layers import ClipConfig, frame_differences
+from lib.models.layers import BatchNorm, ClipConfig, frame_differences
 from lib.models.weights import assign
 from lib.settings import StudyError
 
@@ -59,7 +59,8 @@ def build_i3d(num_classes: int, config: I3DConfig, clip: tuple[int, int, int] = 
     x = layers.Rescaling(2.0, -1.0, name="normalise")(clips)  # the published weights expect [-1, 1]
     x = frame_differences(x) if config.differences else x
     x = _inception(x, config.momentum)
-    x = layers.AveragePooling3D((min(2, x.shape[1]), *x.shape[2:4]), strides=1, name="features")(x)
+    window = (min(2, x.shape[1]), *x.shape[2:4])
+    x = layers.AveragePooling3D(window, strides=1, dtype="float32", name="features")(x)
     x = layers.Dropout(config.dropout, name="dropout")(x)
     x = layers.Conv3D(num_classes, 1, dtype="float32", name="head")(x)
     model = keras.Model(clips, layers.GlobalAveragePooling3D(dtype="float32", name="logits")(x), name="i3d")
@@ -93,7 +94,7 @@ def _inception(x: Any, momentum: float) -> Any:
 def _convolve(x: Any, filters: int, kernel: int, name: str, momentum: float, strides: int = 1) -> Any:
     name = f"Conv3d_{name}"
     x = layers.Conv3D(filters, kernel, strides, "same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(momentum=momentum, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
+    x = BatchNorm(momentum=momentum, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
     return layers.ReLU(name=name)(x)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers, ops
 from pydantic import Field, model_validator
 
-from lib.models.layers import BatchNorm, ClipConfig
+from lib.models.layers import BatchNorm, ClipConfig, hard_silu
 from lib.models.movinet_sizes import SIZES
 
 NORM_EPSILON = 1e-3  # official norm_epsilon
@@ -41,11 +41,6 @@ class MovinetConfig(ClipConfig):
         return {**given, "stream": True} if isinstance(given, dict) and given.get("mobile") else given
 
 
-def _hard_silu(x: Any) -> Any:
-    """x · relu6(x + 3) / 6; on TensorFlow a whole forward pass takes 15 % less time than with Keras' own."""
-    return x * ops.relu6(x + 3) * (1 / 6)
-
-
 class ConvNorm(layers.Layer):
     """A convolution without bias, normalisation and, if `active`, the activation of the form."""
 
@@ -53,7 +48,7 @@ class ConvNorm(layers.Layer):
         super().__init__(name=name)
         self.convolution = convolution
         self.norm = BatchNorm(fixed=config.fix_norm, momentum=config.momentum, epsilon=NORM_EPSILON)
-        activation = ops.relu6 if config.mobile else _hard_silu if config.stream else ops.silu
+        activation = ops.relu6 if config.mobile else hard_silu if config.stream else ops.silu
         self.activation = activation if active else keras.activations.linear
 
     def build(self, shape: Sequence[int | None]) -> None:

@@ -188,7 +188,7 @@ class ConvBlock(layers.Layer):
         super().__init__(**kwargs)
         self.norm = layers.LayerNormalization(epsilon=NORM_EPSILON)
         self.expand = layers.Dense(2 * config.width, activation="silu")
-        self.convolve = layers.DepthwiseConv1D(config.kernel, padding="same")
+        self.convolve = TimeConvolution(config.kernel, padding="same")
         self.rescale = layers.BatchNormalization(momentum=0.95)
         self.project = layers.Dense(config.width)
         self.drop = layers.Dropout(config.dropout)
@@ -197,6 +197,13 @@ class ConvBlock(layers.Layer):
         y = self.expand(self.norm(x)) * mask[..., None]
         y = ops.silu(self.rescale(self.convolve(y), training=training))
         return x + self.drop(self.project(y), training=training)
+
+
+class TimeConvolution(layers.DepthwiseConv1D):
+    """Computed as one over two dimensions, of which one is 1: on torch in half the time."""
+
+    def call(self, x: Any) -> Any:
+        return ops.depthwise_conv(x[:, :, None], self.kernel[:, None], padding="same")[:, :, 0] + self.bias
 
 
 def fold(x: Any, stride: int) -> Any:

@@ -9,6 +9,7 @@ PARTS = {
     "clips": "bench.clips",
     "waiting": "bench.waiting",
     "movinet": "bench.movinet",
+    "i3d": "bench.i3d",
     "s3d": "bench.torch_video",
     "x3d": "bench.torch_video",
     "spobet": "bench.spobet",
@@ -16,6 +17,7 @@ PARTS = {
     "poses": "bench.poses",
     "costs": "bench.costs",
     "export": "bench.export",
+    "device": "bench.device",
 }
 
 

@@ -75,17 +75,19 @@ def install(folder: Path) -> Path:
     return python
 
 
-def train(batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:
-    """The side of MoViNet-a0 stream, on TensorFlow with Keras 2."""
-    tf, model = _classifier((None, frames, size, size, 3), CLASSES, STREAM)
+def train(model_id: str, batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:
+    """The side of a MoViNet stream, on TensorFlow with Keras 2."""
+    form = {**STREAM, "model_id": model_id, "use_positional_encoding": model_id >= "a3"}
+    tf, model = _classifier((None, frames, size, size, 3), CLASSES, form)
     import tf_keras
 
     model.compile(
         tf_keras.optimizers.RMSprop(RATE, momentum=MOMENTUM, epsilon=EPSILON, global_clipnorm=CLIP_NORM),
         tf_keras.losses.CategoricalCrossentropy(from_logits=True),
     )
+    infer = tf.function(lambda clip: model(clip, training=False))
     packages = (PACKAGE, "tensorflow", "tf-keras")
-    return works(model, tf, batch, frames, size) | {"versions": lambda: {name: version(name) for name in packages}}
+    return works(model, infer, batch, frames, size) | {"versions": lambda: {name: version(name) for name in packages}}
 
 
 def export(path: str, size: int) -> dict[str, Callable[[], Any]]:
@@ -145,15 +147,15 @@ def nodes(graph: Any, shape: Sequence[int] | None = None) -> Iterator[tuple[Any,
             yield node, shape
 
 
-def works(model: Any, tf: Any, batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:
+def works(model: Any, infer: Callable[[Any], Any], batch: int, frames: int, size: int) -> dict[str, Callable[[], Any]]:
     """Work of a compiled model of Keras 2 or 3 on random clips: `step`, `clip`, and `trained`, what the steps reached.
+
+    infer: the logits of clips without training.
 
     `trained` counts the variables that have had a gradient, and the running statistics that have moved.
     """
     clips = np.random.default_rng(0).random((batch, frames, size, size, 3), np.float32)
     labels = np.eye(CLASSES, dtype=np.float32)[:batch]
-    first = tf.constant(clips[:1])
-    infer = tf.function(lambda clip: model(clip, training=False))
     before = _statistics(model)
 
     def trained() -> dict[str, int]:
@@ -164,7 +166,7 @@ def works(model: Any, tf: Any, batch: int, frames: int, size: int) -> dict[str, 
 
     return {
         "step": lambda: float(model.train_on_batch(clips, labels)),
-        "clip": lambda: float(infer(first)[0, 0]),
+        "clip": lambda: float(infer(clips[:1])[0, 0]),
         "trained": trained,
     }
 

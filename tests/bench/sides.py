@@ -33,9 +33,10 @@ class Side:
         threads: int = 1,
         python: Path | str = sys.executable,
         backend: str = "torch",
+        gpu: bool = False,
         **options: Any,
     ) -> None:
-        """Start the process, with `threads` threads in every library, and keras on `backend`.
+        """Start the process, with `threads` threads in every library, and keras on `backend`; on a CPU unless `gpu`.
 
         options: of the function, serialisable as JSON. Raises RuntimeError with the last output if it fails.
         """
@@ -55,7 +56,7 @@ class Side:
                 **os.environ,
                 **dict.fromkeys(THREADS, str(threads)),
                 "KERAS_BACKEND": backend,
-                "CUDA_VISIBLE_DEVICES": "-1",  # the targets are for CPUs
+                **({} if gpu else {"CUDA_VISIBLE_DEVICES": "-1"}),  # the targets are for CPUs
                 "TF_CPP_MIN_LOG_LEVEL": "3",
                 "PYTHONPATH": os.pathsep.join(path),
             },

@@ -42,8 +42,11 @@ class MovinetConfig(ClipConfig):
 
 
 def _hard_silu(x: Any) -> Any:
-    """x · relu6(x + 3) / 6; on TensorFlow a whole forward pass takes 15 % less time than with Keras' own."""
-    return x * ops.relu6(x + 3) * (1 / 6)
+    """x · relu6(x + 3) / 6. Torch has one operation for it, as exported files have.
+
+    On TensorFlow a whole forward pass takes 15 % less time with this product than with Keras' own.
+    """
+    return ops.hard_silu(x) if keras.backend.backend() == "torch" else x * ops.relu6(x + 3) * (1 / 6)
 
 
 class ConvNorm(layers.Layer):
@@ -98,11 +101,13 @@ class TimeConv(layers.Layer):
 
     def call(self, x: Any, before: Any = None, scale: Any = 1.0) -> Any:
         """x and the result: float (batch, frames, height, width, channels). scale: of the kernel, per channel."""
-        padded = pad_front(x, self.length, before)
-        _, frames, height, width, channels = padded.shape
-        flat = ops.reshape(padded, (-1, frames, height * width, channels))
+
+        def flat(clip: Any) -> Any:
+            return ops.reshape(clip, (-1, clip.shape[1], x.shape[2] * x.shape[3], x.shape[4]))
+
+        padded = pad_front(flat(x), self.length, None if before is None else flat(before))
         kernel = self.kernel * ops.reshape(scale, (-1, 1))
-        mixed = ops.depthwise_conv(flat, ops.cast(kernel, flat.dtype))
+        mixed = ops.depthwise_conv(padded, ops.cast(kernel, padded.dtype))
         return ops.reshape(mixed, (-1, *x.shape[1:]))
 
 
@@ -263,9 +268,9 @@ def halve(frames: Any) -> Any:
 
 
 def pad_front(x: Any, length: int, before: Any) -> Any:
-    """Put length − 1 frames before clips: those `before` them, or zeros."""
+    """Put length − 1 frames before clips (batch, frames, …): those `before` them, or zeros."""
     if before is None:
-        return ops.pad(x, [(0, 0), (length - 1, 0), (0, 0), (0, 0), (0, 0)])
+        return ops.pad(x, [(0, 0), (length - 1, 0), *[(0, 0)] * (len(x.shape) - 2)])
     return ops.concatenate([ops.cast(before, x.dtype), x], 1)
 
 

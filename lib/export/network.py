@@ -5,6 +5,7 @@ to images what the graph does to clips. An operation without a rule gets the cli
 slower but never different. Both formats are converted from the result.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -156,10 +157,17 @@ def _simplify(graph: GraphModule) -> Constants:
         if node.op in ("get_attr", "call_function") and all(parent in known for parent in node.all_input_nodes):
             known[node] = interpreter.run_node(node)
     for node in list(graph.graph.nodes):
+        if node.target is aten.avg_pool2d.default and not any(node.args[3] if len(node.args) > 3 else ()):
+            # A depthwise convolution takes the padding before it in, and is fast for any number of channels.
+            window, channels = node.args[1], node.meta["val"].shape[1]
+            weight = torch.full((channels, 1, *window), 1 / math.prod(window))
+            weight = _constant(graph, known, node, weight)
+            node.target = aten.conv2d.default
+            node.args, node.kwargs = (node.args[0], weight, None, node.args[2] or window, [0, 0], [1, 1], channels), {}
         if node.target in {*CONVOLUTIONS, aten.conv2d.default, aten.conv2d.padding} and node.args[1] in known:
             _fold(graph, known, node)
     for node in graph.graph.nodes:
-        if node.target in CONVOLUTIONS:
+        if node.target in CONVOLUTIONS and node.args[1] in known:
             _widen(graph, known, node)
     for node in graph.graph.nodes:
         if node.target in CONVOLUTIONS and all(parent in known for parent in node.all_input_nodes[1:]):
@@ -184,14 +192,18 @@ def _fold(graph: GraphModule, known: Constants, convolution: Node) -> None:
             user.replace_all_uses_with(node)
             graph.graph.erase_node(user)
     folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), shift + torch.zeros(len(weight))
-    nodes = []
-    for value in folded:
-        name = f"folded_{len(known)}"
-        graph.register_buffer(name, value)
-        with graph.graph.inserting_before(convolution):
-            nodes.append(graph.graph.get_attr(name))
-        known[nodes[-1]] = value
+    nodes = [_constant(graph, known, convolution, value) for value in folded]
     convolution.args = (x, *nodes, *convolution.args[3:])
+
+
+def _constant(graph: GraphModule, known: Constants, reader: Node, value: Tensor) -> Node:
+    """A new node of a known value before the node that reads it."""
+    name = f"folded_{len(known)}"
+    graph.register_buffer(name, value)
+    with graph.graph.inserting_before(reader):
+        node = graph.graph.get_attr(name)
+    known[node] = value
+    return node
 
 
 def _widen(graph: GraphModule, known: Constants, depthwise: Node) -> None:
@@ -202,27 +214,21 @@ def _widen(graph: GraphModule, known: Constants, depthwise: Node) -> None:
     groups = depthwise.args[6] if len(depthwise.args) > 6 else 1
     if groups % VECTOR == 0 or groups != len(known[depthwise.args[1]]):
         return
-    made, read, seen, left = {depthwise}, {depthwise}, set(), [depthwise.args[0], depthwise]  # of these values
+    made, read, seen, left = set(), set(), set(), [depthwise.args[0], depthwise]  # of these values
     while left:
-        value = left.pop()
-        if value in seen:
+        if (value := left.pop()) in seen:
             continue
         seen.add(value)
         if value.target in CONVOLUTIONS:
             made.add(value)
-        elif value.target in CHANNEL_BY_CHANNEL:
-            left += value.all_input_nodes
         else:
-            return
-        for user in value.users:
-            if user.target in CONVOLUTIONS:
-                read.add(user)
-            elif user.target in CHANNEL_BY_CHANNEL:
-                left.append(user)
-            else:
-                return
+            left += value.all_input_nodes
+        read |= {user for user in value.users if user.target in CONVOLUTIONS}
+        left += value.users.keys() - read
     others = (made | read) - {depthwise}
-    if any(node.args[1] not in known or (len(node.args) > 6 and node.args[6] != 1) for node in others):
+    if any(node.args[1] not in known or node.args[6:] not in ((), (1,)) for node in others):
+        return
+    if any(value.target not in CHANNEL_BY_CHANNEL for value in seen - made):
         return
     extra = -groups % VECTOR
     for node in made | read:

@@ -19,7 +19,6 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lib.export import DESCRIPTION, LABELS, Inputs
 from lib.export.tflite import require_calibration
@@ -97,10 +96,8 @@ def quantise(content: bytes, precision: str, calibration: Iterable[Inputs] = (),
     reader = SimpleNamespace(get_next=partial(next, iter(require_calibration(calibration)), None))
     logging.getLogger().setLevel(logging.ERROR)  # on the root logger it recommends what is already done here
     with tempfile.TemporaryDirectory() as folder:
-        fused, quantised = Path(folder) / "fused.onnx", Path(folder) / "int8.onnx"
-        quant_pre_process(onnx.load_from_string(content), fused, skip_symbolic_shape=True)
-        model = onnx.load(fused)
-        activations_first(model)
+        quantised = Path(folder) / "int8.onnx"
+        model = onnx.load_from_string(content)
         quantize_static(
             model,
             quantised,

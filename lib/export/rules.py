@@ -75,20 +75,12 @@ def _average_pool(_: Any, x: Any, window: Sizes, stride: Sizes = (), padding: Si
     return x.over_time(lambda columns: functional.avg_pool2d(columns, (window[0], 1), (stride[0], 1)))
 
 
-def _average_images(_: Any, images: Tensor, window: Sizes, stride: Sizes, padding: Sizes = (0, 0), *more: Any) -> Any:
-    """Average pooling as a depthwise convolution, which takes a padding before it in and is fast for any channels."""
-    if any(padding) or any(more):
-        return NotImplemented
-    channels = int(images.shape[1])
-    weight = torch.full((channels, 1, *window), 1 / math.prod(window))
-    return functional.conv2d(images, weight, None, stride, 0, 1, channels)
-
-
 def _mean(_: Any, x: Any, axes: Sequence[int], keep: bool = False) -> Any:
     """The mean of each frame, or over time, too: (batch, channels), or a clip of one frame of one pixel."""
     if not isinstance(x, Frames) or not x.count:
         return NotImplemented
-    means, axes = x.images.mean((2, 3)).reshape(-1, x.count, x.images.shape[1]), sorted(axis % 5 for axis in axes)
+    means, axes = x.images.permute(0, 2, 3, 1).mean((1, 2)), sorted(axis % 5 for axis in axes)
+    means = means.reshape(-1, x.count, means.shape[1])
     if x.channels_last and axes == [2, 3] and not keep:
         return means
     if axes != ([1, 2, 3] if x.channels_last else [2, 3, 4]):
@@ -104,10 +96,12 @@ def _adaptive_pool(target: Any, x: Any, size: Sequence[int]) -> Any:
 def _pad(_: Any, x: Any, sides: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """Pad with zeros or repeated edges; sides: two of each axis from the last, as torch has them."""
     known = len(sides) == 6 and mode in ("constant", "replicate") and not value
-    if isinstance(x, Tensor) and x.ndim == 4:  # a convolution takes it in that follows with its channels second
-        x = Frames(x.permute(0, 3, 1, 2), 0, channels_last=True)
-    if isinstance(x, Frames) and known and not x.count and not any(sides[:2]):
-        return x.each(lambda images: functional.pad(images, sides[2:], mode))
+    if known and not any(sides[:2]) and isinstance(x, Frames) and not x.count:
+        # By way of clips, or litert-torch would transpose images that other operations read as well.
+        apart = x if torch.jit.is_tracing() else Frames.of(replace(x, count=1).clip(), channels_last=True)
+        return replace(apart, images=functional.pad(apart.images, sides[2:], mode), count=0)
+    if known and not any(sides[:2]) and isinstance(x, Tensor) and x.ndim == 4:  # a convolution after it can take it in
+        return Frames(functional.pad(x.permute(0, 3, 1, 2), sides[2:], mode), 0, channels_last=True)
     if not isinstance(x, Frames) or x.channels_last or not known:
         return NotImplemented
     width, height, time = (tuple(sides[at : at + 2]) for at in (0, 2, 4))
@@ -224,7 +218,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(CONVOLUTIONS, _convolve),
     aten.max_pool3d.default: _max_pool,
     aten.avg_pool3d.default: _average_pool,
-    aten.avg_pool2d.default: _average_images,
     aten.adaptive_avg_pool3d.default: _adaptive_pool,
     aten.mean.dim: _mean,
     aten.cat.default: _concatenate,

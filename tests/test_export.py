@@ -99,6 +99,36 @@ def test_a_network_that_reads_differences_of_frames_gives_the_same_logits(kind, 
     np.testing.assert_allclose(logits(kind, content, clips), expected, atol=1e-5)
 
 
+def test_a_depthwise_convolution_of_few_channels_is_widened_and_gives_the_same_logits(clips):
+    class Narrow(nn.Module):
+        """A block of X3D: expand, depthwise, gate, project, and a skip connection."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.expand, self.project = nn.Conv3d(3, 6, 1), nn.Conv3d(6, 3, 1)
+            self.depthwise = nn.Conv3d(6, 6, 3, padding=1, groups=6)
+            self.reduce, self.gate = nn.Conv3d(6, 2, 1), nn.Conv3d(2, 6, 1)
+
+        def forward(self, **inputs):
+            clip = inputs["clip"].permute(0, 4, 1, 2, 3)
+            x = self.depthwise(torch.relu(self.expand(clip)))
+            gate = torch.sigmoid(self.gate(torch.relu(self.reduce(x.mean((2, 3, 4), keepdim=True)))))
+            x = clip + self.project(nn.functional.silu(x * gate))
+            return {"logits": x.mean((2, 3, 4))}
+
+    model = Narrow().eval()
+    with torch.no_grad():
+        flat, example = network.prepare(model, {"clip": torch.as_tensor(clips[:2])})
+        expected = model(clip=torch.as_tensor(clips))["logits"].numpy()
+    contents = {".tflite": tflite.convert(flat, example), ".onnx": onnx_files.convert(flat, example)}
+    for kind, content in contents.items():
+        np.testing.assert_allclose(logits(kind, content, clips), expected, atol=1e-5)
+    nodes = onnx.load_from_string(contents[".onnx"]).graph.node
+    groups = {item.i for node in nodes for item in node.attribute if item.name == "group"}
+    assert groups == {1, 8}
+
+
 # ---- formats and precisions ----------------------------------------------------------------------------
 
 
@@ -333,7 +363,7 @@ def test_a_new_clip_begins_with_nothing_remembered(files, movinet):
 def test_a_file_of_a_stream_is_of_the_operations_that_phones_are_fast_at(files):
     found = tflite.operations((files / "stream.tflite").read_bytes())
     assert found["FULLY_CONNECTED"] == 8  # two in each of three gates, and the head's two
-    assert found["DEPTHWISE_CONV_2D"] == 5  # of space in three bottlenecks, and of time in two
+    assert found["DEPTHWISE_CONV_2D"] == 7  # of space in three bottlenecks, of time in two, and two that halve the size
     assert found["HARD_SWISH"] > 6
     assert not {"TRANSPOSE", "CONV_3D", "DELEGATE"} & found.keys()
 

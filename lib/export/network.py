@@ -5,6 +5,7 @@ to images what the graph does to clips. An operation without a rule gets the cli
 slower but never different. Both formats are converted from the result.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
+from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from lib.export import CLIP, IMAGE, LOGITS, NEXT
@@ -121,6 +123,11 @@ class _Flattener(Interpreter):
 ADDED = {aten.add.Tensor, aten.add_.Tensor}
 SUBTRACTED = {aten.sub.Tensor, aten.sub_.Tensor, aten.subtract.Tensor}
 MULTIPLIED = {aten.mul.Tensor, aten.mul_.Tensor, aten.multiply.Tensor}
+CHANNEL_BY_CHANNEL = {  # and zero for zeros, or multiplied by such
+    *(operation.default for operation in (aten.relu, aten.relu_, aten.silu, aten.silu_, aten.sigmoid)),
+    *(aten.mul.Tensor, aten.mean.dim, aten.adaptive_avg_pool3d.default),
+}
+VECTOR = 8  # channels
 IDENTITIES = {
     aten.contiguous.default,
     aten.clone.default,
@@ -150,8 +157,18 @@ def _simplify(graph: GraphModule) -> Constants:
         if node.op in ("get_attr", "call_function") and all(parent in known for parent in node.all_input_nodes):
             known[node] = interpreter.run_node(node)
     for node in list(graph.graph.nodes):
+        if node.target is aten.avg_pool2d.default and not any(node.args[3] if len(node.args) > 3 else ()):
+            # A depthwise convolution takes the padding before it in, and is fast for any number of channels.
+            window, channels = node.args[1], node.meta["val"].shape[1]
+            weight = torch.full((channels, 1, *window), 1 / math.prod(window))
+            weight = _constant(graph, known, node, weight)
+            node.target = aten.conv2d.default
+            node.args, node.kwargs = (node.args[0], weight, None, node.args[2] or window, [0, 0], [1, 1], channels), {}
         if node.target in {*CONVOLUTIONS, aten.conv2d.default, aten.conv2d.padding} and node.args[1] in known:
             _fold(graph, known, node)
+    for node in graph.graph.nodes:
+        if node.target in CONVOLUTIONS and node.args[1] in known:
+            _widen(graph, known, node)
     for node in graph.graph.nodes:
         if node.target in CONVOLUTIONS and all(parent in known for parent in node.all_input_nodes[1:]):
             values = [known[value] if isinstance(value, Node) else value for value in node.args[1:]]
@@ -169,26 +186,66 @@ def _fold(graph: GraphModule, known: Constants, convolution: Node) -> None:
     while len(node.users) == 1 and (affine := _affine(user := next(iter(node.users)), node, axis, known)):
         factor, added, axis = affine
         scale, shift = scale * factor, shift * factor + added
-        if user.target is aten.permute.default:
+        if user.target in (aten.permute.default, aten.reshape.default):
             node = user
         else:
             user.replace_all_uses_with(node)
             graph.graph.erase_node(user)
     folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), shift + torch.zeros(len(weight))
-    nodes = []
-    for value in folded:
-        name = f"folded_{len(known)}"
-        graph.register_buffer(name, value)
-        with graph.graph.inserting_before(convolution):
-            nodes.append(graph.graph.get_attr(name))
-        known[nodes[-1]] = value
+    nodes = [_constant(graph, known, convolution, value) for value in folded]
     convolution.args = (x, *nodes, *convolution.args[3:])
+
+
+def _constant(graph: GraphModule, known: Constants, reader: Node, value: Tensor) -> Node:
+    """A new node of a known value before the node that reads it."""
+    name = f"folded_{len(known)}"
+    graph.register_buffer(name, value)
+    with graph.graph.inserting_before(reader):
+        node = graph.graph.get_attr(name)
+    known[node] = value
+    return node
+
+
+def _widen(graph: GraphModule, known: Constants, depthwise: Node) -> None:
+    """Add channels of zeros around a depthwise convolution up to a multiple of VECTOR, as onnxruntime needs to be fast.
+
+    X3D's first blocks have 54 channels, in which its file would spend a third of its time.
+    """
+    groups = depthwise.args[6] if len(depthwise.args) > 6 else 1
+    if groups % VECTOR == 0 or groups != len(known[depthwise.args[1]]):
+        return
+    made, read, seen, left = set(), set(), set(), [depthwise.args[0], depthwise]  # of these values
+    while left:
+        if (value := left.pop()) in seen:
+            continue
+        seen.add(value)
+        if value.target in CONVOLUTIONS:
+            made.add(value)
+        else:
+            left += value.all_input_nodes
+        read |= {user for user in value.users if user.target in CONVOLUTIONS}
+        left += value.users.keys() - read
+    others = (made | read) - {depthwise}
+    if any(node.args[1] not in known or node.args[6:] not in ((), (1,)) for node in others):
+        return
+    if any(value.target not in CHANNEL_BY_CHANNEL for value in seen - made):
+        return
+    extra = -groups % VECTOR
+    for node in made | read:
+        weight, bias = (known[value] for value in node.args[1:3])
+        more_in, more_out = extra * (node in read and node is not depthwise), extra * (node in made)
+        known[node.args[1]] = functional.pad(weight, (0, 0) * 3 + (0, more_in, 0, more_out))
+        known[node.args[2]] = functional.pad(bias, (0, more_out))
+    depthwise.args = (*depthwise.args[:6], groups + extra)
 
 
 def _affine(node: Node, x: Node, axis: int, known: Constants) -> tuple[Any, Any, int] | None:
     """What a node does to each channel of x, which lie on `axis`: the factor, the number added, the axis after it."""
     if node.target is aten.permute.default:
         return 1.0, 0.0, list(node.args[1]).index(axis)
+    if node.target is aten.reshape.default:
+        before, after = x.meta["val"].shape, node.meta["val"].shape
+        return (1.0, 0.0, len(after) - 1) if axis == len(before) - 1 and before[-1] == after[-1] else None
     if node.target is aten.batch_norm.default and axis == 1:
         weight, bias, mean, variance = (known.get(value) for value in node.args[1:5])
         scale = torch.rsqrt(variance + node.args[7]) * (1.0 if weight is None else weight)

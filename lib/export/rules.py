@@ -6,6 +6,7 @@ that it does not cover.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,10 +76,16 @@ def _average_pool(_: Any, x: Any, window: Sizes, stride: Sizes = (), padding: Si
 
 
 def _mean(_: Any, x: Any, axes: Sequence[int], keep: bool = False) -> Any:
-    """The mean over time, height and width: (batch, channels), or a clip of one frame of one pixel."""
-    if not isinstance(x, Frames) or sorted(axis % 5 for axis in axes) != ([1, 2, 3] if x.channels_last else [2, 3, 4]):
+    """The mean of each frame, or over time, too: (batch, channels), or a clip of one frame of one pixel."""
+    if not isinstance(x, Frames) or not x.count:
         return NotImplemented
-    means = x.images.mean((2, 3)).reshape(-1, x.count, x.images.shape[1]).mean(1)
+    means, axes = x.images.permute(0, 2, 3, 1).mean((1, 2)), sorted(axis % 5 for axis in axes)
+    means = means.reshape(-1, x.count, means.shape[1])
+    if x.channels_last and axes == [2, 3] and not keep:
+        return means
+    if axes != ([1, 2, 3] if x.channels_last else [2, 3, 4]):
+        return NotImplemented
+    means = means.mean(1)
     return Frames(means[:, :, None, None], 1, x.channels_last) if keep else means
 
 
@@ -89,6 +96,12 @@ def _adaptive_pool(target: Any, x: Any, size: Sequence[int]) -> Any:
 def _pad(_: Any, x: Any, sides: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """Pad with zeros or repeated edges; sides: two of each axis from the last, as torch has them."""
     known = len(sides) == 6 and mode in ("constant", "replicate") and not value
+    if known and not any(sides[:2]) and isinstance(x, Frames) and not x.count:
+        # By way of clips, or litert-torch would transpose images that other operations read as well.
+        apart = x if torch.jit.is_tracing() else Frames.of(replace(x, count=1).clip(), channels_last=True)
+        return replace(apart, images=functional.pad(apart.images, sides[2:], mode), count=0)
+    if known and not any(sides[:2]) and isinstance(x, Tensor) and x.ndim == 4:  # a convolution after it can take it in
+        return Frames(functional.pad(x.permute(0, 3, 1, 2), sides[2:], mode), 0, channels_last=True)
     if not isinstance(x, Frames) or x.channels_last or not known:
         return NotImplemented
     width, height, time = (tuple(sides[at : at + 2]) for at in (0, 2, 4))
@@ -112,8 +125,12 @@ def _elementwise(target: Callable, x: Any, *more: Any, **options: Any) -> Any:
 def _pairwise(target: Callable, a: Any, b: Any, **options: Any) -> Any:
     """An operation on two clips, on a clip and one of a single frame, or on a clip and numbers."""
     if not isinstance(a, Frames):
-        return NotImplemented
-    if isinstance(b, Tensor) and b.numel() > 1:
+        return _by_colour(target, a, b, **options)
+    if isinstance(b, Tensor) and not a.count and b.ndim == 4:
+        b = b.permute(0, 3, 1, 2)
+    elif isinstance(b, Tensor) and a.channels_last and b.shape[1:] == (a.count, 1, 1, a.images.shape[1]):
+        b = b.reshape(-1, a.images.shape[1], 1, 1)  # a number for each channel of each frame
+    elif isinstance(b, Tensor) and b.numel() > 1:
         axis = b.ndim - 1 if a.channels_last else b.ndim - 4
         if axis < 0 or not b.shape[axis] == b.numel() == a.images.shape[1]:
             return NotImplemented
@@ -125,6 +142,15 @@ def _pairwise(target: Callable, a: Any, b: Any, **options: Any) -> Any:
     if a.count == b.count:
         return a.each(lambda images: target(images, b.images, **options))
     return a.fold(target(a.unfold(), b.unfold(), **options))
+
+
+def _by_colour(target: Callable, a: Any, b: Any, **options: Any) -> Any:
+    """An operation on a clip (batch, frames, height, width, 3) and numbers by colour, done to whole rows of pixels."""
+    if not all(isinstance(value, Tensor) for value in (a, b)) or a.ndim != 5 or b.shape != a.shape[-1:]:
+        return NotImplemented
+    frames, height, width, colours = map(int, a.shape[1:])
+    rows = a.reshape(-1, frames, height, width * colours)
+    return target(rows, b.repeat(width), **options).reshape(-1, frames, height, width, colours)
 
 
 def _normalise(_: Any, x: Any, weight: Any, bias: Any, mean: Tensor, variance: Tensor, *more: Any) -> Any:
@@ -156,6 +182,10 @@ def _concatenate(_: Any, parts: Sequence[Any], axis: int = 0) -> Any:
 
 def _permute(_: Any, x: Any, order: Sequence[int]) -> Any:
     """Moving the channels to the other end changes no image."""
+    if isinstance(x, Tensor) and list(order) == [0, 2, 3, 1]:
+        return Frames(x, 0, channels_last=True)
+    if isinstance(x, Frames) and not x.count:
+        return x.images if list(order) == [0, 3, 1, 2] else NotImplemented
     if isinstance(x, Frames) and list(order) == (CHANNELS_TO_SECOND if x.channels_last else CHANNELS_TO_LAST):
         return Frames(x.images, x.count, not x.channels_last)
     return NotImplemented
@@ -167,14 +197,22 @@ def _size(_: Any, x: Any, axis: int) -> Any:
 
 
 def _reshape(target: Callable, x: Any, shape: Sequence[int]) -> Any:
-    """A reshape; where the number of clips is to be inferred, a second length to infer is computed here."""
-    x, shape = restored(x), list(shape)
+    """A reshape; where the number of clips is to be inferred, a second length to infer is computed here.
+
+    One between clips and images, with channels last, changes no image.
+    """
+    shape = list(shape)
+    if isinstance(x, Frames) and x.channels_last and len(shape) in (4, 5) and shape[0] == -1 != shape[1]:
+        height, width = x.images.shape[2:]
+        if shape[-3:] == [height, width, x.images.shape[1]]:
+            return replace(x, count=shape[1] if len(shape) == 5 else 0)
+    x = restored(x)
     if shape.count(-1) == 2:
         shape[shape.index(-1, 1)] = math.prod(x.shape[1:]) // math.prod(side for side in shape if side != -1)
     return target(x, shape)
 
 
-ELEMENTWISE = (aten.relu, aten.relu_, aten.silu, aten.silu_, aten.sigmoid)
+ELEMENTWISE = (aten.relu, aten.relu_, aten.relu6, aten.silu, aten.silu_, aten.sigmoid, aten.hardswish)
 PAIRWISE = (aten.add, aten.add_, aten.sub, aten.subtract, aten.mul, aten.mul_, aten.multiply)
 RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(CONVOLUTIONS, _convolve),

@@ -26,6 +26,7 @@ class Frames:
     """A clip as a batch of images (batch × count, channels, height, width).
 
     channels_last: whether `clip` restores (batch, count, height, width, channels), else torch's usual order of axes.
+    A count of 0 stands for images that are no clip, (batch, height, width, channels).
     """
 
     images: Tensor
@@ -36,7 +37,8 @@ class Frames:
     def of(cls, clip: Tensor, channels_last: bool = False) -> Frames:
         """Split a clip into images; `clip` joins them again."""
         clip = clip if channels_last else clip.permute(0, 2, 3, 4, 1)
-        return cls(clip.reshape(-1, *clip.shape[2:]).permute(0, 3, 1, 2), clip.shape[1], channels_last)
+        count, *sides = map(int, clip.shape[1:])  # numbers where a graph is traced, too
+        return cls(clip.reshape(-1, *sides).permute(0, 3, 1, 2), count, channels_last)
 
     def clip(self) -> Tensor:
         """The images joined to a clip of five axes."""
@@ -45,7 +47,7 @@ class Frames:
     def unfold(self) -> Tensor:
         """The images as (batch, count, height, width, channels)."""
         images = self.images.permute(0, 2, 3, 1)
-        return images.reshape(-1, self.count, *images.shape[1:])
+        return images.reshape(-1, self.count, *map(int, images.shape[1:])) if self.count else images
 
     def fold(self, clip: Tensor) -> Frames:
         """What was computed from `unfold`, as frames of this clip's order of axes."""
@@ -57,11 +59,11 @@ class Frames:
 
     def over_time(self, layer: Callable[[Tensor], Tensor]) -> Frames:
         """Apply a layer to images (batch, channels, count, height × width); it must keep the width."""
-        height, width = self.images.shape[2:]
-        columns = self.images.permute(0, 2, 3, 1).reshape(-1, self.count, height * width, self.images.shape[1])
+        channels, height, width = map(int, self.images.shape[1:])
+        columns = self.images.permute(0, 2, 3, 1).reshape(-1, self.count, height * width, channels)
         result = layer(columns.permute(0, 3, 1, 2))
-        images = result.permute(0, 2, 3, 1).reshape(-1, height, width, result.shape[1])
-        return Frames(images.permute(0, 3, 1, 2), result.shape[2], self.channels_last)
+        images = result.permute(0, 2, 3, 1).reshape(-1, height, width, int(result.shape[1]))
+        return Frames(images.permute(0, 3, 1, 2), int(result.shape[2]), self.channels_last)
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------

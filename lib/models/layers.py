@@ -80,14 +80,8 @@ _FUSED = {"torch": _torch_norm, "tensorflow": _tensorflow_norm}
 
 def hard_silu(x: Any) -> Any:
     """x · relu6(x + 3) / 6 in one pass over the data, as is its gradient: a fifth of a training step of MoViNet-A0."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow" and not isinstance(x, keras.KerasTensor):
+    if keras.backend.backend() == "tensorflow" and not isinstance(x, keras.KerasTensor):
         return _tensorflow_hard_silu()(x)
-    if backend == "torch":
-        import torch
-
-        if torch.compiler.is_exporting():  # exported files keep the operations that converters know
-            return x * ops.relu6(x + 3) * (1 / 6)
     return ops.hard_silu(x)
 
 

@@ -93,11 +93,14 @@ class TimeConv(layers.Layer):
 
     def call(self, x: Any, before: Any = None, scale: Any = 1.0) -> Any:
         """x and the result: float (batch, frames, height, width, channels). scale: of the kernel, per channel."""
-        padded = pad_front(x, self.length, before)
-        _, frames, height, width, channels = padded.shape
-        flat = ops.reshape(padded, (-1, frames, height * width, channels))
+
+        def flat(clip: Any) -> Any:
+            return ops.reshape(clip, (-1, clip.shape[1], x.shape[2] * x.shape[3], x.shape[4]))
+
+        # Zeros in front are then the convolution's own padding; frames in front are also what a stream keeps.
+        padded = pad_front(flat(x), self.length) if before is None else flat(pad_front(x, self.length, before))
         kernel = self.kernel * ops.reshape(scale, (-1, 1))
-        mixed = ops.depthwise_conv(flat, ops.cast(kernel, flat.dtype))
+        mixed = ops.depthwise_conv(padded, ops.cast(kernel, padded.dtype))
         return ops.reshape(mixed, (-1, *x.shape[1:]))
 
 
@@ -257,10 +260,10 @@ def halve(frames: Any) -> Any:
     return averaged * ops.cast(9 / np.outer(*inside)[None, :, :, None], frames.dtype)
 
 
-def pad_front(x: Any, length: int, before: Any) -> Any:
-    """Put length − 1 frames before clips: those `before` them, or zeros."""
+def pad_front(x: Any, length: int, before: Any = None) -> Any:
+    """Put length − 1 frames before clips (batch, frames, …): those `before` them, or zeros."""
     if before is None:
-        return ops.pad(x, [(0, 0), (length - 1, 0), (0, 0), (0, 0), (0, 0)])
+        return ops.pad(x, [(0, 0), (length - 1, 0), *[(0, 0)] * (len(x.shape) - 2)])
     return ops.concatenate([ops.cast(before, x.dtype), x], 1)
 
 

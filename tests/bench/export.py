@@ -23,7 +23,7 @@ from lib.models.weights import WEIGHTS
 from lib.paths import home
 
 PUBLISHED = WEIGHTS["movinet-a0-stream-k600-int8"].file
-RECIPES = ("movinet-a0", "i3d", "s3d", "x3d-s-scratch", "spobet-plus")
+RECIPES = {"movinet-a0": "≤ 1.2", "i3d": "", "s3d": "", "x3d-s-scratch": "≤ 1.2", "spobet-plus": ""}  # with targets
 LAYOUT = "hands-42"
 RESIDUAL = 0.5  # with 0, as published, a converter may fold an untrained bottleneck away
 
@@ -33,11 +33,11 @@ def main(name: str = "export", rounds: int = 500, size: int = 172) -> Path:
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
         rows = [frame_row(Path(folder), rounds, size), phone_row(Path(folder), rounds, size)]
-        for recipe in RECIPES:
+        for recipe, target in RECIPES.items():
             path = exported("clip", Path(folder), recipe=recipe)
             files = {"ours": path.with_suffix(".onnx"), "peer": path}
             label = f"a clip of {recipe}, onnxruntime against TensorFlow Lite"
-            rows.append(timed(label, files, max(rounds // 50, 3)))
+            rows.append(timed(label, files, max(rounds // 50, 3), target))
     return write(name, __doc__, rows, versions("ai-edge-litert", "litert-torch", "onnxruntime", "torch"), where)
 
 
@@ -50,7 +50,7 @@ def frame_row(folder: Path, rounds: int, size: int) -> dict[str, Any]:
             files["peer"] = peer
     except NotInstalledError as error:
         problem = str(error)
-    return timed("a frame of MoViNet-A0-Stream, against the official export", files, rounds, "≤ 1.0", problem)
+    return timed("a frame of MoViNet-A0-Stream, against the official export", files, rounds, "≤ 0.9", problem)
 
 
 def phone_row(folder: Path, rounds: int, size: int) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def phone_row(folder: Path, rounds: int, size: int) -> dict[str, Any]:
         files["peer"] = peer
     else:
         problem = f"the peer, {PUBLISHED}, is not in data/weights/"
-    return timed("a frame in the phone's form, int8, against the published file", files, rounds, "≤ 1.1", problem)
+    return timed("a frame in the phone's form, int8, against the published file", files, rounds, "≤ 1.0", problem)
 
 
 def exported(what: str, folder: Path, **options: Any) -> Path:

@@ -28,3 +28,16 @@ def nested():
     twice = tf.function(lambda x: convolve(x) + convolve(x + 1))
     graph = twice.get_concrete_function(tf.TensorSpec((1, 9, 9, 4))).graph
     return {"count": lambda: sum(operations_of(*node) for node in nodes(graph))}
+
+
+def hard_silu():
+    """Hard swish and its gradient on TensorFlow."""
+    import tensorflow as tf
+
+    from lib.models.layers import hard_silu
+
+    x = tf.linspace(-4.0, 4.0, 33)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = hard_silu(x)
+    return {"values": lambda: [y.numpy().tolist(), tape.gradient(y, x).numpy().tolist()]}

@@ -1,6 +1,7 @@
 """The benchmarks compare like with like, and their tables say what was measured."""
 
 import sys
+from math import prod
 
 import cv2
 import keras
@@ -9,10 +10,16 @@ import pandas as pd
 import pytest
 
 from bench import __main__ as bench
+<<<<<<< HEAD
 from bench import clips, costs, export, official, poses, preprocessing, report, spobet, torch_video
+=======
+from bench import clips, costs, export, i3d, official, preprocessing, report, spobet, torch_video
+from bench.plain_spobet import PlainSpobet
+>>>>>>> net
 from bench.sides import REPOSITORY, Side, Taken, alternate
 from lib.export.predict import open_model
 from lib.models.cost import costs as costs_of
+from lib.recipes import read_recipe
 
 COLUMNS = ["measured", "unit", "ours", "peer", "ratio", "lowest", "highest", "target", "met"]
 MACHINE = ["processor", "cores", "memory_gib", "load", "system", "python", "versions"]
@@ -77,7 +84,7 @@ def test_a_report_names_machine_and_versions_in_both_files(folder):
 
 def test_every_part_has_a_report_and_an_unknown_one_is_refused(capsys):
     pages = {path.stem for path in (REPOSITORY / "reports" / "bench").glob("*.md")}
-    assert pages == set(bench.PARTS)
+    assert pages | {"device"} == set(bench.PARTS)  # that of a GPU is written only where there is one
     assert bench.main(["nonsense"]) == 2
     assert "clips, waiting" in capsys.readouterr().err
 
@@ -216,6 +223,7 @@ def test_preprocessing_is_measured_for_two_numbers_of_clips(folder):
     assert (table[["ours", "peer"]] > 0).all(axis=None)
 
 
+<<<<<<< HEAD
 def test_index_and_pose_store_are_measured_for_two_numbers_of_clips(folder):
     table = pd.read_csv(poses.main(rounds=1, counts=(40, 20)))
     assert table["unit"].tolist() == ["s", "s", "MiB"]
@@ -226,6 +234,31 @@ def test_index_and_pose_store_are_measured_for_two_numbers_of_clips(folder):
 def test_both_sides_of_spobet_are_the_same_network_on_the_same_clips():
     clips_of_poses, labels = spobet.make_clips(20)
     (theirs, padded), (ours, bucketed) = (side(clips_of_poses, labels) for side in (spobet.published, spobet.ours))
+=======
+def test_plain_torch_has_the_parameters_of_spobet_plus_and_takes_an_epoch():
+    config, made = read_recipe("spobet-plus"), spobet.make_clips(8)
+    ours, data = spobet.ours(*made, config)
+    values = ours.features(data[0][0])[0].shape[-1]
+    plain = PlainSpobet(values, spobet.CLASSES, config.options)
+    assert sum(p.numel() for p in plain.parameters()) == sum(prod(w.shape) for w in ours.trainable_weights)
+    spobet.plain(*made)()
+    keras.config.set_dtype_policy("float32")
+
+
+def test_both_sides_of_i3d_have_as_many_parameters_and_take_a_step():
+    form = {"batch": 1, "frames": 8, "size": 32}
+    sides = [i3d.ours(mixed=False, **form), i3d.published(**form)]
+    assert sides[0]["parameters"]() == sides[1]["parameters"]()
+    assert all(np.isfinite(side["step"]()) for side in sides)
+
+
+def test_both_sides_of_spobet_are_the_same_network_on_the_same_clips():
+    poses, labels = spobet.make_clips(20)
+    (theirs, padded), (ours, bucketed) = (
+        spobet.published(poses, labels),
+        spobet.ours(poses, labels, read_recipe("spobet")),
+    )
+>>>>>>> net
     # Theirs sees x, y, present of 42 joints, ours x and y: the embeddings differ by 42 rows, and by nothing else.
     assert theirs.count_params() - ours.count_params() == 42 * 64
     assert padded[0][0].shape[1] == 250

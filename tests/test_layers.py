@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from bench.sides import Side
 from lib.models.layers import BatchNorm
 
 if keras.backend.backend() != "torch":
@@ -82,3 +83,11 @@ def test_a_constant_channel_gives_its_shift_and_a_variance_of_0():
     _, beta, _, _ = ours.get_weights()
     np.testing.assert_allclose(numpy(ours(x, training=True)), np.broadcast_to(beta, x.shape), atol=1e-5)
     np.testing.assert_allclose(ours.get_weights()[2:], [np.arange(6), np.zeros(6)], atol=1e-6)
+
+
+def test_hard_swish_and_its_gradient_on_tensorflow_are_those_of_torch():
+    with Side("bench_sides:hard_silu", backend="tensorflow") as side:
+        expected = side("values")["value"]
+    x = torch.linspace(-4, 4, 33, requires_grad=True)
+    y = torch.nn.functional.hardswish(x)
+    assert_equal([y.detach().numpy(), torch.autograd.grad(y.sum(), x)[0].numpy()], expected)

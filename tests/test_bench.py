@@ -10,12 +10,8 @@ import pandas as pd
 import pytest
 
 from bench import __main__ as bench
-<<<<<<< HEAD
-from bench import clips, costs, export, official, poses, preprocessing, report, spobet, torch_video
-=======
-from bench import clips, costs, export, i3d, official, preprocessing, report, spobet, torch_video
+from bench import clips, costs, export, i3d, official, poses, preprocessing, report, spobet, torch_video
 from bench.plain_spobet import PlainSpobet
->>>>>>> net
 from bench.sides import REPOSITORY, Side, Taken, alternate
 from lib.export.predict import open_model
 from lib.models.cost import costs as costs_of
@@ -223,7 +219,6 @@ def test_preprocessing_is_measured_for_two_numbers_of_clips(folder):
     assert (table[["ours", "peer"]] > 0).all(axis=None)
 
 
-<<<<<<< HEAD
 def test_index_and_pose_store_are_measured_for_two_numbers_of_clips(folder):
     table = pd.read_csv(poses.main(rounds=1, counts=(40, 20)))
     assert table["unit"].tolist() == ["s", "s", "MiB"]
@@ -231,10 +226,6 @@ def test_index_and_pose_store_are_measured_for_two_numbers_of_clips(folder):
     assert table["ours"][0] == table["ours"][1] > 0
 
 
-def test_both_sides_of_spobet_are_the_same_network_on_the_same_clips():
-    clips_of_poses, labels = spobet.make_clips(20)
-    (theirs, padded), (ours, bucketed) = (side(clips_of_poses, labels) for side in (spobet.published, spobet.ours))
-=======
 def test_plain_torch_has_the_parameters_of_spobet_plus_and_takes_an_epoch():
     config, made = read_recipe("spobet-plus"), spobet.make_clips(8)
     ours, data = spobet.ours(*made, config)
@@ -253,12 +244,8 @@ def test_both_sides_of_i3d_have_as_many_parameters_and_take_a_step():
 
 
 def test_both_sides_of_spobet_are_the_same_network_on_the_same_clips():
-    poses, labels = spobet.make_clips(20)
-    (theirs, padded), (ours, bucketed) = (
-        spobet.published(poses, labels),
-        spobet.ours(poses, labels, read_recipe("spobet")),
-    )
->>>>>>> net
+    made = spobet.make_clips(20)
+    (theirs, padded), (ours, bucketed) = spobet.published(*made), spobet.ours(*made, read_recipe("spobet"))
     # Theirs sees x, y, present of 42 joints, ours x and y: the embeddings differ by 42 rows, and by nothing else.
     assert theirs.count_params() - ours.count_params() == 42 * 64
     assert padded[0][0].shape[1] == 250

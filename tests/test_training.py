@@ -198,11 +198,14 @@ def test_mixed_precision_is_left_out_where_it_would_be_slow(gpu, policy, monkeyp
     ("flags", "fast"),
     [("fpu sse2 avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fp asimd bf16 i8mm", True), ("avx512f", False)],
 )
-def test_a_processor_that_computes_in_bfloat16_is_known_by_its_flags(flags, fast, tmp_path):
+def test_a_processor_that_computes_in_bfloat16_is_known_by_its_flags(flags, fast, tmp_path, monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     info = tmp_path / "cpuinfo"
     assert not computes_in_bfloat16(info)
     info.write_text(f"model name\t: Some Processor\nflags\t\t: {flags}\n")
     assert computes_in_bfloat16(info) == fast
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not computes_in_bfloat16(info)
 
 
 # ---- learning rate and optimisers ----------------------------------------------------------------------

@@ -49,6 +49,8 @@ def convert(network: Any, example: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that it is the older exporter and that it traces
+        # After a failure it would print the whole graph, so much at once that the kernel of a notebook hangs.
+        torch._C._jit_set_onnx_log_enabled(False)
         try:
             torch.onnx.export(
                 Positional(),

@@ -132,10 +132,12 @@ def _viewed(frames: Iterable[Layers], size: int, matrix: np.ndarray) -> Iterator
     seen, apart = np.empty((size, size, 4), np.uint8), np.empty((3, 4, size, size), np.uint8)
 
     @cache
-    def warp(side: int) -> tuple[np.ndarray, ...]:  # room for four planes, and the map that cv2.remap is fastest with
+    def warp(side: int) -> tuple[np.ndarray, ...]:
+        """Room for four planes of this side, and their map in the form that cv2.remap is fastest with."""
         return np.empty((side, side, 4), np.uint8), *cv2.convertMaps(*(side * places - np.float32(0.5)), cv2.CV_16SC2)
 
     def view(layers: Layers) -> np.ndarray:
+        """Warp RGB, or up to four planes as the channels of one image."""
         room, *maps = warp(len(layers[0]))
         image = layers[0] if len(layers) == 1 else cv2.merge(layers, room)
         return cv2.remap(image, *maps, cv2.INTER_LINEAR, seen, cv2.BORDER_REFLECT_101)

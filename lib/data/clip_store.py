@@ -110,6 +110,7 @@ def _attempt_all(work: list[tuple[_Job, Path]], workers: int) -> list[Row]:
     bar = tqdm(total=len(work), desc="clips")
 
     def run(numbers: list[int]) -> None:
+        """Store these clips in processes of one pool; a crash leaves the rest without a result."""
         with suppress(BrokenProcessPool), ProcessPoolExecutor(min(workers, len(numbers))) as pool:
             futures = {number: pool.submit(_attempt, *work[number]) for number in numbers}
             for number, future in futures.items():

@@ -5,10 +5,8 @@ seed, epoch and batch or clip, so a training that resumes sees what it would hav
 contain the clips in the order given, unchanged.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +121,6 @@ class ClipBatches(Batches):
         """
         self.frames, self.size = frames, size
         self.pool = ThreadPoolExecutor(threads)
-        self.unused: list[np.ndarray] = []  # memory of earlier batches
         self.begun: dict[tuple[int, int], tuple[np.ndarray, list[Future]]] = {}  # by epoch and number
         super().__init__([Path(path) for path in clips], *args, **options)
 
@@ -138,12 +135,7 @@ class ClipBatches(Batches):
     def _begin(self, epoch: int, number: int) -> tuple[np.ndarray, list[Future]]:
         """The array of a batch, and the futures of the threads that fill it."""
         rows = self.order[number]
-        shape = self.frames, self.size, self.size, 3
-        memory = self.unused.pop() if self.unused else np.empty((self.batch_size, *shape), np.float32)
-        # Memory returns when no array refers to it: a new batch of 48 MB would cost the kernel as much as decoding it.
-        all_of_it = np.frombuffer(memory.data, np.float32)
-        weakref.finalize(all_of_it, self.unused.append, memory).atexit = False
-        batch = all_of_it[: len(rows) * prod(shape)].reshape(-1, *shape)
+        batch = np.empty((len(rows), self.frames, self.size, self.size, 3), np.float32)
         return batch, [self.pool.submit(self._fill, *pair, epoch) for pair in zip(batch, rows, strict=True)]
 
     def _fill(self, clip: np.ndarray, row: int, epoch: int) -> None:

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from numpy.lib import format as npy
 from tqdm.auto import tqdm
 
 from lib.data.index import present
@@ -80,15 +79,10 @@ class PoseStore:
 
     def save(self, path: Path) -> None:
         """Write one .npz file, atomically: all frames in one array, and the offsets of the clips."""
-        offsets = np.cumsum([0, *map(len, self.poses)])
-        members = {"video_id": [np.asarray(self.video_id, str)], "frames": self.poses, "offsets": [offsets]}
-        # As np.savez_compressed, but without a second copy of all frames, and in a quarter of its time (level 6).
-        with replacing(Path(path)) as partial, ZipFile(partial, "w", ZIP_DEFLATED, compresslevel=1) as archive:
-            for name, arrays in members.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    header = npy.header_data_from_array_1_0(np.ascontiguousarray(arrays[0]))
-                    npy.write_array_header_1_0(file, header | {"shape": (sum(map(len, arrays)), *arrays[0].shape[1:])})
-                    file.writelines(np.ascontiguousarray(array, arrays[0].dtype).data for array in arrays)
+        with replacing(Path(path)) as partial:
+            offsets = np.cumsum([0, *map(len, self.poses)])
+            ids, frames = np.asarray(self.video_id, str), np.concatenate(self.poses)
+            np.savez_compressed(partial, video_id=ids, frames=frames, offsets=offsets)
 
     @classmethod
     def load(cls, path: Path) -> Self:

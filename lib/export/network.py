@@ -48,6 +48,7 @@ def streaming(model: keras.Model) -> tuple[nn.Module, Example]:
         _, buffers = model.run(image, {})
 
     def step(model: keras.Model, inputs: Example) -> dict[str, Tensor]:
+        """Read one image; the buffers after it have the names of those before it, with a prefix."""
         logits, after = model.run(inputs[IMAGE], {name: value for name, value in inputs.items() if name != IMAGE})
         return {LOGITS: logits, **{NEXT + name: value for name, value in after.items()}}
 

@@ -232,6 +232,7 @@ def _unround_skips(model: onnx.ModelProto) -> None:
     makers = {output: maker for maker in model.graph.node for output in maker.output}
 
     def made_by_layer(value: str) -> bool:
+        """Whether one of LAYERS made a value, perhaps with an activation behind it."""
         maker = makers.get(value)
         if maker and maker.op_type in ACTIVATIONS:
             maker = makers.get(maker.input[0])

@@ -76,8 +76,8 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     with replacing(paths.export_table(run.name)) as partial:
         table.to_csv(partial, index=False, float_format="%.6g")
-    kept = {paths.exported_predictions(run.name, row["format"], row["precision"]) for row in rows}
-    for path in {*(paths.run(run.name) / "exports").glob("*.npz")} - kept:
+    written = {paths.exported_predictions(run.name, row["format"], row["precision"]) for row in rows}
+    for path in {*(paths.run(run.name) / "exports").glob("*.npz")} - written:
         path.unlink()  # of a precision that the study no longer has
     return table
 

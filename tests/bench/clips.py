@@ -95,7 +95,9 @@ def ours(folder: str, vary: bool = True) -> dict[str, Callable[[], None]]:
     """Our side; storing the clips is not part of what is timed."""
     from lib.data.loaders import ClipBatches
     from lib.recipes import read_recipe
+    from lib.training import keep_memory
 
+    keep_memory()  # as in every training
     cv2.setNumThreads(1)
     paths = store(Path(folder)) * PASSES
     labels = np.arange(len(paths)) % CLASSES

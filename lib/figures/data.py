@@ -20,6 +20,7 @@ from lib.figures import subplots
 from lib.predictions import Predictions
 
 THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend that covers no bar
 COLOURS = {"body": "0.35", "left": "C0", "right": "C1"}  # grey and two colours that colour-blind people tell apart
 
 
@@ -37,7 +38,7 @@ def clips_per_gloss(coverage: pd.DataFrame) -> Figure:
     if len(glosses) <= 30:
         axis.set_xticks(glosses.index, glosses["gloss"], rotation=45, ha="right")
     axis.margins(x=0.01)
-    axis.legend()
+    axis.legend(**BESIDE)
     return figure
 
 
@@ -59,7 +60,7 @@ def signers(index: pd.DataFrame, top: int = 40) -> Figure:
     axis.set(title=f"{int(counts['test'].gt(0).sum())} signers in test, {seen} of them also in train "
                    f"({min(top, len(order))} of {len(order)} signers shown)",
              xlabel="signer", ylabel="official clips")  # fmt: skip
-    axis.legend()
+    axis.legend(**BESIDE)
     return figure
 
 
@@ -87,7 +88,7 @@ def sources(index: pd.DataFrame) -> Figure:
     axis.barh(counts.index, counts["size"], color="0.85", label="official")
     axis.barh(counts.index, counts["sum"], label="present")
     axis.set(title="Clips per source", xlabel="clips")
-    axis.legend(loc="lower right")
+    axis.legend(**BESIDE)
     return figure
 
 

@@ -81,76 +81,89 @@ def _in_few_passes() -> dict[str, type[keras.optimizers.Optimizer]]:
 
     Keras 3.15 goes over all weights about ten times in a step: two fifths of a step of I3D on small clips.
     """
-    import torch
     from keras.src.backend.torch.optimizers import torch_adam, torch_rmsprop
 
-    def as_laid_out(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        same = other.stride() == value.stride()
-        return other if same else torch.empty_like(value).copy_(other)
+    adam = type("Adam", (_AdamStep, torch_adam.Adam), {"__module__": __name__})
+    rmsprop = type("RMSprop", (_RMSpropStep, torch_rmsprop.RMSprop), {"__module__": __name__})
+    return {"adam": adam, "adamw": adam, "rmsprop": rmsprop}
 
-    class ForAll:
-        """What concerns the gradients or the weights as a whole."""
 
-        def _clip_gradients(self, grads: list) -> list:
-            if not self.global_clipnorm:
-                return grads
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-            return list(torch._foreach_mul(grads, self.global_clipnorm / norm.clamp(min=self.global_clipnorm)))
+class _ForAll:
+    """What concerns the gradients or the weights as a whole."""
 
-        def _update_model_variables_moving_average(self, trainable_variables: list) -> None:
-            if self.use_ema:
-                averages = _values(self._model_variables_moving_average)
-                keep = self.ema_momentum if int(self.iterations) else 0.0
-                torch._foreach_lerp_(averages, _values(trainable_variables), 1 - keep)
+    def _clip_gradients(self, grads: list) -> list:
+        import torch
 
-        def _state(self, kept: list, variables: list) -> list:
-            return [kept[self._get_variable_index(variable)].value for variable in variables]
+        if not self.global_clipnorm:
+            return grads
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return list(torch._foreach_mul(grads, self.global_clipnorm / norm.clamp(min=self.global_clipnorm)))
 
-    class Adam(ForAll, torch_adam.Adam):
-        def build(self, variables: list) -> None:
-            super().build(variables)
-            # Torch goes along the memory of all arrays at once: their axes must lie there in the order of the weights'.
-            for moment, variable in zip([*self._momentums, *self._velocities], variables * 2, strict=True):
-                moment.value.data = as_laid_out(variable.value, moment.value)
+    def _update_model_variables_moving_average(self, trainable_variables: list) -> None:
+        import torch
 
-        def _apply_weight_decay(self, variables: list) -> None:
-            """Nothing: it is part of the update."""
+        if self.use_ema:
+            averages = _values(self._model_variables_moving_average)
+            keep = self.ema_momentum if int(self.iterations) else 0.0
+            torch._foreach_lerp_(averages, _values(trainable_variables), 1 - keep)
 
-        def _parallel_update_step(self, grads: list, variables: list, learning_rate: Any) -> None:
-            step = torch.tensor(float(self.iterations + 1), device=grads[0].device)
-            # Keras adds epsilon to the root of the variance before its bias is corrected, torch afterwards.
-            epsilon = self.epsilon / math.sqrt(1 - self.beta_2 ** float(step))
-            options = {"lr": float(learning_rate), "beta1": self.beta_1, "beta2": self.beta_2, "eps": epsilon}
-            options |= {"amsgrad": False, "maximize": False}
-            groups: dict[float, list] = {}  # by weight decay
-            for variable, grad in zip(variables, grads, strict=True):
-                decay = self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
-                groups.setdefault(decay, []).append((variable, as_laid_out(variable.value, grad)))
-            for decay, pairs in groups.items():
-                chosen, slopes = zip(*pairs, strict=True)
-                moments = self._state(self._momentums, chosen), self._state(self._velocities, chosen)
-                steps = [step] * len(chosen)
-                torch._fused_adamw_(_values(chosen), slopes, *moments, [], steps, weight_decay=decay, **options)
+    def _state(self, kept: list, variables: list) -> list:
+        return [kept[self._get_variable_index(variable)].value for variable in variables]
 
-    class RMSprop(ForAll, torch_rmsprop.RMSprop):
-        def _parallel_update_step(self, grads: list, variables: list, learning_rate: Any) -> None:
-            squares = self._state(self._velocities, variables)
-            torch._foreach_mul_(squares, self.rho)
-            torch._foreach_addcmul_(squares, grads, grads, value=1 - self.rho)
-            roots = torch._foreach_add(squares, self.epsilon)
-            torch._foreach_sqrt_(roots)
-            steps = _values(variables)
-            if self.momentum:
-                moments = self._state(self._momentums, variables)
-                torch._foreach_mul_(moments, self.momentum)
-                torch._foreach_addcdiv_(moments, grads, roots, value=float(learning_rate))
-                torch._foreach_sub_(steps, moments)
-            else:
-                torch._foreach_addcdiv_(steps, grads, roots, value=-float(learning_rate))
 
-    return {"adam": Adam, "adamw": Adam, "rmsprop": RMSprop}
+class _AdamStep(_ForAll):
+    def build(self, variables: list) -> None:
+        super().build(variables)
+        # Torch goes along the memory of all arrays at once: their axes must lie there in the order of the weights'.
+        for moment, variable in zip([*self._momentums, *self._velocities], variables * 2, strict=True):
+            moment.value.data = _as_laid_out(variable.value, moment.value)
+
+    def _apply_weight_decay(self, variables: list) -> None:
+        """Nothing: it is part of the update."""
+
+    def _parallel_update_step(self, grads: list, variables: list, learning_rate: Any) -> None:
+        import torch
+
+        step = torch.tensor(float(self.iterations + 1), device=grads[0].device)
+        # Keras adds epsilon to the root of the variance before its bias is corrected, torch afterwards.
+        epsilon = self.epsilon / math.sqrt(1 - self.beta_2 ** float(step))
+        options = {"lr": float(learning_rate), "beta1": self.beta_1, "beta2": self.beta_2, "eps": epsilon}
+        options |= {"amsgrad": False, "maximize": False}
+        groups: dict[float, list] = {}  # by weight decay
+        for variable, grad in zip(variables, grads, strict=True):
+            decay = self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
+            groups.setdefault(decay, []).append((variable, _as_laid_out(variable.value, grad)))
+        for decay, pairs in groups.items():
+            chosen, slopes = zip(*pairs, strict=True)
+            moments = self._state(self._momentums, chosen), self._state(self._velocities, chosen)
+            steps = [step] * len(chosen)
+            torch._fused_adamw_(_values(chosen), slopes, *moments, [], steps, weight_decay=decay, **options)
+
+
+class _RMSpropStep(_ForAll):
+    def _parallel_update_step(self, grads: list, variables: list, learning_rate: Any) -> None:
+        import torch
+
+        squares = self._state(self._velocities, variables)
+        torch._foreach_mul_(squares, self.rho)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - self.rho)
+        roots = torch._foreach_add(squares, self.epsilon)
+        torch._foreach_sqrt_(roots)
+        if self.momentum:
+            moments = self._state(self._momentums, variables)
+            torch._foreach_mul_(moments, self.momentum)
+            torch._foreach_addcdiv_(moments, grads, roots, value=float(learning_rate))
+            torch._foreach_sub_(_values(variables), moments)
+        else:
+            torch._foreach_addcdiv_(_values(variables), grads, roots, value=-float(learning_rate))
 
 
 def _values(variables: list) -> list:
-    """The tensors of variables."""
     return [variable.value for variable in variables]
+
+
+def _as_laid_out(value: Any, other: Any) -> Any:
+    """The other tensor, with its axes in memory in the order of those of the first."""
+    import torch
+
+    return other if other.stride() == value.stride() else torch.empty_like(value).copy_(other)

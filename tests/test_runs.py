@@ -15,6 +15,7 @@ import lib.runs
 from helpers import CLIPS, GLOSSES, RECIPE, clip_of
 from lib.data.clip_store import build_clips
 from lib.data.loaders import PoseBatches
+from lib.data.poses import PoseStore
 from lib.evaluation import write_metrics
 from lib.figures.runs import attention_over_time
 from lib.models import family_of
@@ -303,7 +304,18 @@ def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_i
     run = PoseRun(study, "small-s0")
     assert run.open_folder("train") == folder
     assert not (folder / "best.weights.h5").exists()
-    assert "training starts from scratch" in capsys.readouterr().out
+    assert "training starts from scratch" in (said := capsys.readouterr().out)
+    assert "data/three/runs/small-s0/train-old-1; delete" in said
+    assert (folder.with_name("train-old-1") / "best.weights.h5").exists()
+
+
+def test_checkpoints_that_were_set_aside_are_never_overwritten(study):
+    for number, rate in enumerate((0.1, 0.2, 0.3)):
+        study.runs[0].set["train.learning_rate"] = rate
+        (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").write_text(f"{number}")
+    runs = study.paths.training("small-s0")
+    kept = {path.parent.name: path.read_text() for path in runs.glob("*/best.weights.h5")}
+    assert kept == {"train-old-1": "0", "train-old-2": "1", "train": "2"}
 
 
 def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
@@ -312,6 +324,26 @@ def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
         folder = run.open_folder("train")
         Path(folder / "best.weights.h5").touch()
     assert sorted(path.name for path in folder.iterdir()) == ["best.weights.h5", "run.json"]
+
+
+def test_checkpoints_from_before_a_setting_was_added_are_kept(study):
+    folder = PoseRun(study, "small-s0").open_folder("train")
+    (folder / "best.weights.h5").touch()
+    identity = json.loads((folder / "run.json").read_text())
+    del identity["train"]["label_smoothing"], identity["data"]
+    (folder / "run.json").write_text(json.dumps(identity))
+    assert (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").exists()
+    identity["train"]["label_smoothing"] = 0.7
+    (folder / "run.json").write_text(json.dumps(identity))
+    assert not (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").exists()
+
+
+def test_poses_that_were_mended_train_anew(study):
+    folder = PoseRun(study, "small-s0").open_folder("train")
+    (folder / "best.weights.h5").touch()
+    store = PoseStore.load(study.paths.poses)
+    PoseStore(store.video_id, [clip * 0.9 for clip in store.poses]).save(study.paths.poses)
+    assert not (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").exists()
 
 
 def test_attention_of_the_classification_token_has_a_weight_for_every_frame(study):
@@ -361,6 +393,18 @@ def clip_study(study, recipes):
     index.to_parquet(study.paths.index)
     build_clips(index, study.paths.clips, size=64, workers=1).to_parquet(study.paths.clips_table, index=False)
     return study
+
+
+def test_checkpoints_of_clips_of_another_length_are_set_aside_and_those_of_former_versions_kept(clip_study):
+    folder = ClipRun(clip_study, "rgb").open_folder("train")
+    identity = json.loads((folder / "run.json").read_text())
+    del identity["data"]
+    identity["frames"] = identity.pop("lengths")  # as they were written
+    (folder / "run.json").write_text(json.dumps(identity))
+    (folder / "best.weights.h5").touch()
+    assert (ClipRun(clip_study, "rgb").open_folder("train") / "best.weights.h5").exists()
+    clip_study.runs[-1].set["frames"] = CLIP_RECIPE["frames"] + 1
+    assert not (ClipRun(clip_study, "rgb").open_folder("train") / "best.weights.h5").exists()
 
 
 def test_a_run_is_opened_as_the_kind_that_its_model_asks_for(clip_study):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lib.data.audit import audit, coverage
 from lib.data.index import read_index
-from lib.data.own_clips import read_folder, watched
+from lib.data.own_clips import read_folder
 from lib.data.sources import build_index, list_clips
 from lib.data.wlasl import COLUMNS, SPLITS
 from lib.figures import data as figures
@@ -140,13 +140,6 @@ def test_name_of_a_clip_does_not_depend_on_the_others(tmp_path):
     touch(tmp_path, "train/yes/2.mp4", "val/maybe/1.mp4", "train/maybe/1.mp4")
     more = read_folder(tmp_path).set_index("path")["video_id"]
     assert few.to_dict() == more[few.index].to_dict()
-
-
-def test_watched_are_the_listing_and_the_folders_with_clips(tmp_path):
-    touch(tmp_path, *EVERY_SPLIT)
-    names = [path.relative_to(tmp_path).as_posix() for path in watched(tmp_path)]
-    assert names == [".", *sorted(f"{s}{g}" for s in SPLITS for g in ("", "/yes", "/no"))]
-    assert watched(listing(tmp_path, *LINES)) == [tmp_path, tmp_path / "clips.csv"]
 
 
 # ---- what is wrong -------------------------------------------------------------------------------------

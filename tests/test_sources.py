@@ -1,6 +1,7 @@
 """Building the index: frame numbers in the file, and what the sources hold of each clip."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.data.index import read_index
-from lib.data.sources import build_index, to_file_frames
+from lib.data.sources import build_index, list_files, to_file_frames
 from lib.paths import Paths
 from lib.settings import StudyError
 
@@ -29,6 +30,39 @@ def annotated(root):
 def study(root, **other):
     fields = {"root": root, "subset": 2, "sources": ["hands"], "split": "official", "layout": "hands-42"}
     return SimpleNamespace(**(fields | {"drop_duplicates": False} | other))
+
+
+def test_the_list_of_files_changes_with_each_file_that_is_added_removed_or_replaced(tmp_path):
+    files = ("videos/00001.mp4", "keypoints/00001/1_keypoints.json", "keypoints/00001/2_keypoints.json")
+    annotated(tmp_path)
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    videos = study(tmp_path, sources=["videos", "keypoints"])
+    seen = [list_files(videos)]
+    assert [line.split("\t")[0] for line in seen[0].splitlines()] == ["annotations/WLASL2.json", *sorted(files)]
+    (tmp_path / "keypoints" / "00001" / "._1_keypoints.json").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "notes.txt").touch()
+    assert list_files(videos) == seen[0]
+    for change in (
+        lambda path: path.write_text("longer than before"),
+        lambda path: os.utime(path, (1, 1)),
+        lambda path: path.unlink(),
+        lambda path: path.with_name("3_keypoints.json").touch(),
+    ):
+        change(tmp_path / files[1])
+        seen.append(list_files(videos))
+    assert len({*seen}) == 5
+
+
+def test_the_list_of_own_clips_has_those_that_the_listing_names(tmp_path):
+    rows = [f"{split}-{gloss}.mp4,{gloss},{split}" for gloss in ("yes", "no") for split in ("train", "val", "test")]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,gloss,split", *rows]))
+    for name in ("train-yes.mp4", "unlisted.mp4"):
+        (tmp_path / name).touch()
+    names = [line.split("\t")[0] for line in list_files(study(tmp_path, sources=["clips"])).splitlines()]
+    assert names == ["clips.csv", "train-yes.mp4"]
 
 
 # ---- frame numbers -------------------------------------------------------------------------------------

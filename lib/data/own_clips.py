@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from posixpath import normpath
 
 import pandas as pd
@@ -68,12 +68,6 @@ def read_folder(root: Path) -> pd.DataFrame:
     first = [*COLUMNS, "path", "split_from"]
     ordered = table[first + [column for column in table if column not in first]]
     return ordered.sort_values(["label", "video_id"], ignore_index=True)
-
-
-def watched(root: Path) -> list[Path]:
-    """The paths that are modified when clips are added or removed: clips.csv and the folders with clips, sorted."""
-    folders = {root / parent for path in read_folder(root)["path"] for parent in PurePosixPath(path).parents}
-    return sorted(path for path in {*folders, root / LISTING} if path.exists())
 
 
 def _read_tree(root: Path) -> Iterator[Row]:

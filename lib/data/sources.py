@@ -20,6 +20,7 @@ from lib.data.own_clips import LISTING, read_folder
 from lib.data.poses import read_openpose
 from lib.data.video import SUFFIXES, probe
 from lib.data.wlasl import read_annotations
+from lib.machine import cores
 from lib.settings import StudyError
 from lib.study import Study
 
@@ -98,6 +99,22 @@ def _row(clip: dict, contents: list[_Content | None]) -> dict:
     }
 
 
+def list_files(study: Study) -> str:
+    """List what the index is made from, a line for each file: its path in the data root, its size and its time.
+
+    Another text means that a file was added, removed, or replaced in place.
+    """
+    if "clips" in study.sources:
+        paths = [study.root / path for path in (LISTING, *read_folder(study.root)["path"])]
+    else:
+        folders = [study.root / name for name in ("annotations", *study.sources)]
+        walks = [walk for folder in folders for walk in os.walk(folder, followlinks=True)]
+        paths = [Path(folder, name) for folder, _, names in walks for name in names if not name.startswith(".")]
+    there = sorted(path for path in paths if path.is_file())
+    facts = [(path.relative_to(study.root).as_posix(), path.stat()) for path in there]
+    return "".join(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for name, stat in facts)
+
+
 def to_file_frames(
     start: int, end: int, *, fps: float, file_fps: float | None, n_frames: int | None
 ) -> tuple[int, int]:
@@ -140,7 +157,7 @@ def _read_source(study: Study, source: str, clips: pd.DataFrame) -> dict[str, _C
         case "hands":
             readers = _find_hands(study.root)
     wanted = [video_id for video_id in clips["video_id"] if video_id in readers]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         contents = pool.map(lambda video_id: _attempt(*readers[video_id]), wanted)
         return dict(zip(wanted, tqdm(contents, desc=source, total=len(wanted)), strict=True))
 

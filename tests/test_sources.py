@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.data.index import read_index
-from lib.data.sources import build_index, to_file_frames
+from lib.data.sources import _Content, _row, build_index, to_file_frames
 from lib.paths import Paths
 from lib.settings import StudyError
 
@@ -145,6 +145,13 @@ def test_keypoints_are_read_to_the_end_and_a_broken_frame_is_named_without_its_f
     assert index.loc["00001", ["status", "n_frames"]].tolist() == ["present", 2]
     assert index.loc["00002", "status"].startswith("unreadable: image_00002_keypoints.json")
     assert index.loc["00003", "status"] == "missing"
+
+
+def test_notes_of_all_sources_and_of_the_listing_stand_in_one_column_each_once():
+    clip = {"frame_start": 1, "frame_end": -1, "fps": 25.0, "notes": "blurred"}
+    contents = [_Content("a", 9, notes="mirrored"), None, _Content("b", 9, notes="blurred")]
+    assert _row(clip, contents)["notes"] == "blurred; mirrored"
+    assert _row(clip | {"notes": ""}, [None])["notes"] == ""
 
 
 def test_absent_source_is_an_error_that_says_what_to_do(tmp_path):

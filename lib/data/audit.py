@@ -61,12 +61,14 @@ def _clips(index: pd.DataFrame, study: Study) -> list[Row]:
         official += ", as published" if counts == published else f", published: {published}"
     status = index["status"].str.partition(": ")  # kind, separator, reason
     kind, named = status[0], index["video_id"] + " " + status[2]
+    noted = index["notes"] != ""  # readable, but odd
     return [
         ("clips_official", len(index), official),
         ("clips_present", int((kind == "present").sum()), f"readable in {' and '.join(study.sources)}"),
         ("clips_missing", int((kind == "missing").sum()), "absent from at least one source"),
         ("unreadable", int((kind == "unreadable").sum()), _listed(named[kind == "unreadable"])),
         ("clips_dropped", int((kind == "dropped").sum()), _listed(named[kind == "dropped"])),
+        ("clips_with_notes", int(noted.sum()), _listed((index["video_id"] + " " + index["notes"])[noted])),
     ]
 
 

@@ -35,6 +35,7 @@ class _Content:
     fps: float | None = None  # keypoints and hands do not have it
     sha256: str = ""
     problem: str = ""
+    notes: str = ""  # what is odd in a clip that is readable all the same
 
 
 def list_clips(study: Study) -> pd.DataFrame:
@@ -64,6 +65,7 @@ def build_index(study: Study) -> pd.DataFrame:
     status       present (readable in every source) | missing | unreadable: <reason> | dropped: <reason>
     n_frames     Int64, frames in the first source; NA where missing or unreadable
     content      str, SHA-256 of the clip in the first source; "" where missing or unreadable
+    notes        str, what is odd in a readable clip, of all sources (and of clips.csv), joined by "; "; "" for nothing
     frame_start and frame_end are 0-based and half-open, in frames of the file; where n_frames is NA, at the
     annotation's rate (see `to_file_frames`). fps is the file's own rate if the first source knows it, else the
     annotation's. The study's `split` and `drop_duplicates` are applied. Every file is read to its end.
@@ -87,6 +89,7 @@ def _row(clip: dict, contents: list[_Content | None]) -> dict:
     fps = first.fps or clip["fps"]
     start, end = to_file_frames(*segment, fps=clip["fps"], file_fps=fps, n_frames=first.n_frames)
     problem = next((content.problem for content in contents if content and content.problem), "")
+    notes = [clip.get("notes", ""), *(content.notes for content in contents if content)]
     return clip | {
         "frame_start": start,
         "frame_end": end,
@@ -95,6 +98,7 @@ def _row(clip: dict, contents: list[_Content | None]) -> dict:
         "status": f"unreadable: {problem}" if problem else "missing" if None in contents else "present",
         "n_frames": first.n_frames,
         "content": first.sha256,
+        "notes": "; ".join(dict.fromkeys(filter(None, notes))),
     }
 
 
@@ -179,7 +183,8 @@ def _files(root: Path, source: str) -> list[Path]:
 def _read_video(path: Path) -> _Content:
     info = probe(path)
     with path.open("rb") as file:
-        return _Content(str(path), info.frames, info.fps, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Content(str(path), info.frames, info.fps, digest, notes=info.notes)
 
 
 def _read_keypoints(folder: Path, layout: Layout) -> _Content:

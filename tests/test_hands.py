@@ -135,7 +135,9 @@ def test_hands_are_read_from_an_archive(tmp_path):
     np.testing.assert_array_equal(poses[0, 0, :2], landmarks[0, 0, 0, :2])
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((3, 21, 3)), np.zeros((3, 2, 20, 3)), np.full((1, 2, 21, 3), np.nan)])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((3, 21, 3)), np.zeros((3, 2, 20, 3)), np.zeros((0, 2, 21, 3)), np.full((1, 2, 21, 3), "a")]
+)
 def test_landmarks_of_another_form_are_an_error_that_names_the_clip(wrong):
     with pytest.raises(StudyError, match="clip 00042"):
         read_hands({"00042": wrong}, "00042")

@@ -321,7 +321,7 @@ def test_other_number_of_glosses_than_the_study_says_is_an_error(own):
 
 
 def test_listing_of_files_that_are_all_elsewhere_is_an_error(tmp_path):
-    with pytest.raises(StudyError, match=r"clips.csv: none of the 4 clips exists, for example 'b.mp4'; write paths"):
+    with pytest.raises(StudyError, match=r"clips.csv: none of the 4 clips exists, for example line 2: a.mp4; write"):
         list_clips(study(listing(tmp_path, *LINES)))
 
 

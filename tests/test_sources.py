@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import encode_video, numbered_images
 from lib.data.index import read_index
 from lib.data.sources import _Content, _row, build_index, to_file_frames
 from lib.paths import Paths
@@ -111,7 +112,7 @@ def test_index_has_every_official_clip_with_its_status(tmp_path):
     index = build_index(study(root)).set_index("video_id")
     assert index.index.tolist() == ["00001", "00002", "00003"]
     assert index.loc["00001", "status"] == "present"
-    assert index.loc["00002", "status"].startswith("unreadable: 00002 has shape (3, 7)")
+    assert index.loc["00002", "status"].startswith("unreadable: clip 00002: hand landmarks are float64 of shape (3, 7)")
     assert index.loc["00003", "status"] == "missing"
     assert index["n_frames"].tolist() == [40, pd.NA, pd.NA]
     assert (index.loc["00001", "frame_start"], index.loc["00001", "frame_end"]) == (10, 40)
@@ -127,7 +128,7 @@ def test_same_array_has_same_content_and_another_has_another(tmp_path):
 
 def test_clip_is_present_only_when_every_source_has_it(tmp_path):
     root = with_hands(tmp_path, **{"00001": hands(4)})
-    (root / "videos").mkdir()
+    encode_video(root / "videos" / "00002.mp4", numbered_images(3))
     index = build_index(study(root, sources=["hands", "videos"])).set_index("video_id")
     assert index.loc["00001", "status"] == "missing"
     assert index.loc["00001", "n_frames"] == 4

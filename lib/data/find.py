@@ -1,0 +1,203 @@
+"""Where the files of clips lie, whatever systems and tools have made of their names.
+
+Files that a system leaves in folders (names that begin with a dot, such as a Mac's ._a.mp4) are nobody's clips.
+"""
+
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from lib.data.video import SUFFIXES
+from lib.settings import StudyError
+
+LEFT_BY_WINDOWS = {"thumbs.db", "desktop.ini"}
+DEEPEST = 8  # folders below one another; a link to a folder above would go on for ever
+HALF = 0.5  # of the official clips; with fewer, the names may be other than expected
+# What is looked for in each source, for a video_id.
+LOOKED_FOR = {
+    "videos": "videos/{0}.mp4 or videos/<gloss>/{0}.mp4",
+    "keypoints": "keypoints/{0}/image_00001_keypoints.json",
+    "hands": "'{0}' in hands/*.npz",
+}
+
+
+class Place(NamedTuple):
+    """What a source holds under one name: a file, a folder, or an array of an open archive."""
+
+    name: str  # the video_id as it is written there
+    path: Path
+    archive: np.lib.npyio.NpzFile | None = None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a system left a file of this name there, not its user."""
+    return name.startswith(".") or name.lower() in LEFT_BY_WINDOWS
+
+
+def composed(name: str) -> str:
+    """A name in the Unicode form NFC. Systems differ in the form in which they write accents; Macs use NFD."""
+    return unicodedata.normalize("NFC", name)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder that are not hidden, relative to it, sorted within each folder; links are followed.
+
+    Raises StudyError naming a folder that cannot be read.
+    """
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        place = Path(where).relative_to(folder)
+        deeper = [name for name in folders if not is_hidden(name)] if len(place.parts) < DEEPEST else []
+        folders[:] = sorted(deeper)
+        yield from (place / name for name in sorted(files) if not is_hidden(name))
+
+
+def _refuse(error: OSError) -> None:
+    raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); correct its permissions") from error
+
+
+def other_files(folder: Path) -> list[str]:
+    """The visible files below a folder that are no videos, by their suffix: printable names, sorted."""
+    return sorted(printable(file) for file in walk(folder) if file.suffix.lower() not in SUFFIXES)
+
+
+def printable(path: Path) -> str:
+    """A relative path with /, and without what is not UTF-8."""
+    return os.fsencode(path.as_posix()).decode(errors="replace")
+
+
+def speller(root: Path) -> Callable[[str], str]:
+    """A function that spells the relative path of a file as the disk does: in another Unicode form, or with / for \\.
+
+    A path that fits no file, or several equally well, is only brought into NFC and the form with /.
+    """
+
+    @cache
+    def names(folder: Path) -> dict[str, list[str]]:
+        """The names in a folder, by their composed form."""
+        found = defaultdict(list)
+        for name in os.listdir(folder) if folder.is_dir() else ():
+            found[composed(name)].append(name)
+        return found
+
+    def spell(path: str) -> str:
+        if os.path.isfile(root / path):
+            return normpath(path)
+        place, wanted = Path(), normpath(composed(path.replace("\\", "/")))
+        for part in wanted.split("/"):
+            fitting = names(root / place)[part]
+            if len(fitting) != 1:
+                return wanted
+            place /= fitting[0]
+        return place.as_posix()
+
+    return spell
+
+
+def nearest(path: str, files: list[str]) -> str:
+    """ " (did you mean '…'?)" for the file most like a path that does not exist, or nothing.
+
+    It may differ in letter case, lie in another folder, or have a similar name.
+    """
+    name, stem = PurePosixPath(path).name.casefold(), PurePosixPath(path).stem
+    same = [file for file in files if composed(file).casefold() == path.casefold()]
+    same += [file for file in files if composed(PurePosixPath(file).name).casefold() == name]
+    stems = {PurePosixPath(file).stem: file for file in reversed(files)}
+    same += [stems[near] for near in get_close_matches(stem, stems, 1)]
+    return f" (did you mean '{same[0]}'?)" if same else ""
+
+
+def locate(root: Path, source: str, wanted: Iterable[str]) -> tuple[dict[str, list[Place]], list[Place]]:
+    """Find clips in a source of WLASL's form: the places of each video_id found, the best first; and all others.
+
+    A video_id without its leading zeros is found, too, where nothing has the name itself; places of several such
+    names are in doubt, as only one can be the clip's (see `in_doubt`).
+    Raises StudyError when the source is absent or an archive is broken.
+    """
+    by_name, bare = defaultdict(list), defaultdict(list)
+    for place in _PLACES[source](root):
+        by_name[place.name].append(place)
+    wanted = list(wanted)
+    for name in sorted(by_name.keys() - set(wanted)):
+        if name.isdecimal():
+            bare[name.lstrip("0")] += by_name[name]
+    alike = Counter(video_id.lstrip("0") for video_id in wanted if video_id.isdecimal())
+    found = {}
+    for video_id in wanted:
+        short = video_id.lstrip("0")
+        if places := by_name.get(video_id) or (alike[short] == 1 and bare.get(short)):
+            found[video_id] = places
+    used = {place.name for places in found.values() for place in places}
+    return found, [places[0] for name, places in by_name.items() if name not in used]
+
+
+def in_doubt(video_id: str, places: list[Place]) -> bool:
+    """Whether several places have a name like the clip's, and none its own."""
+    return len({place.name for place in places} - {video_id}) > 1
+
+
+def shortfall(source: str, wanted: list[str], found: Iterable[str], others: list[Place], root: Path) -> str:
+    """One line that says what was looked for and what lies there instead; "" if at least HALF of the clips are found.
+
+    It names no folder above the data root.
+    """
+    absent = sorted(set(wanted) - set(found))
+    if len(absent) <= (1 - HALF) * len(wanted):
+        return ""
+    names = sorted(place.name if place.archive else printable(place.path.relative_to(root)) for place in others)
+    there = f"{len(names)} others, such as '{names[0]}'" if names else "nothing else"
+    return (
+        f"{source}: {len(wanted) - len(absent)} of {len(wanted)} official clips are there; looked for "
+        f"{LOOKED_FOR[source].format(absent[0])}, found {there}; add the rest, or name them as in the annotations"
+    )
+
+
+def _entries(root: Path, source: str) -> list[Path]:
+    """The visible entries of a source's folder."""
+    folder = root / source
+    if not folder.is_dir():
+        raise StudyError(f"{folder} is missing; put the {source} there, or remove '{source}' from the study's sources")
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+
+
+def _videos(root: Path) -> list[Place]:
+    """Videos, also those in folders of glosses; nearer ones first, then by suffix in the order of SUFFIXES."""
+    _entries(root, "videos")
+    files = [path for path in walk(root / "videos") if path.suffix.lower() in SUFFIXES]
+    files.sort(key=lambda path: (len(path.parts), SUFFIXES.index(path.suffix.lower())))
+    return [Place(path.stem, root / "videos" / path) for path in files]
+
+
+def _keypoints(root: Path) -> list[Place]:
+    """Folders of clips, also those in folders of glosses, whose names are no numbers."""
+    folders = [path for path in _entries(root, "keypoints") if path.is_dir()]
+    for gloss in [path for path in folders if not path.name.isdecimal()]:
+        folders += sorted(path for path in gloss.iterdir() if path.is_dir() and not is_hidden(path.name))
+    return [Place(path.name, path) for path in folders]
+
+
+def _hands(root: Path) -> list[Place]:
+    """Arrays of all archives."""
+    paths = sorted(path for path in (root / "hands").glob("*.npz") if not is_hidden(path.name))
+    if not paths:
+        problem = f"{root / 'hands'} holds no .npz with hand landmarks by video_id"
+        raise StudyError(f"{problem}; put one there, or remove 'hands' from the study's sources")
+    places = []
+    for path in paths:
+        try:
+            archive = np.load(path)
+            places += [Place(name, path, archive) for name in archive.files]
+        except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:  # AttributeError: one bare array
+            raise StudyError(f"{path}: is not a readable .npz archive ({error}); download it again") from error
+    return places
+
+
+_PLACES = {"videos": _videos, "keypoints": _keypoints, "hands": _hands}

@@ -130,8 +130,8 @@ def build_poses(study: Study, index: pd.DataFrame) -> tuple[PoseStore, pd.DataFr
         except StudyError as error:
             reason = str(error).replace(f"{study.root}{os.sep}", "")  # reports name no folders of the machine
             rows.append((clip.video_id, "unreadable", reason, 0))
-    if not poses:
-        problem = rows[0][2] if rows else "see the index"
+    if not any(clip[..., 2].any() for clip in poses.values()):
+        problem = "all joints are missing" if poses else rows[0][2] if rows else "see the index"
         raise StudyError(f"study {study.name}: no clip has poses under {study.root}: {problem}")
     table = pd.DataFrame(rows, columns=["video_id", "status", "reason", "frames"])
     return PoseStore(np.array(list(poses), str), list(poses.values())), table

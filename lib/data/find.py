@@ -153,7 +153,7 @@ def shortfall(source: str, wanted: list[str], found: Iterable[str], others: list
     if len(absent) <= (1 - HALF) * len(wanted):
         return ""
     names = sorted(place.name if place.archive else printable(place.path.relative_to(root)) for place in others)
-    there = f"{len(names)} others, such as '{names[0]}'" if names else "nothing else"
+    there = f"{len(names)} under other names, such as '{names[0]}'" if names else "nothing else"
     return (
         f"{source}: {len(wanted) - len(absent)} of {len(wanted)} official clips are there; looked for "
         f"{LOOKED_FOR[source].format(absent[0])}, found {there}; add the rest, or name them as in the annotations"

@@ -31,7 +31,7 @@ OPENPOSE = {
     "right": ("hand_right_keypoints_2d", {21: list(range(21))}),
 }
 FRAME_NUMBER = re.compile(r"(\d+)_keypoints\.json")
-MAX_RATIO = 3  # of frame rates of two files of one clip, such as 10 and 30; more is another recording, or a part of it
+MAX_RATIO = 6  # of the frame rates of two files of one clip, 10 and 60; more is another recording, or a part of it
 MAX_FRAMES = 100_000  # an hour at 25 frames/s; a larger number in a file name is a mistake
 SIMILAR = 0.7  # people of at least this share of the largest person's size may be the signer
 
@@ -141,8 +141,8 @@ def _segment(clip: Any, frames: int) -> slice:
     """The segment of a row of the index in poses of so many frames, as a slice that holds at least one frame."""
     known = frames if pd.isna(clip.n_frames) else clip.n_frames
     start, end = clip.frame_start, known if clip.frame_end == -1 else clip.frame_end
-    whole, ratio = (start, end) == (0, known), frames / known
-    if start >= known or not (whole or 1 / MAX_RATIO <= ratio <= MAX_RATIO):
+    ratio = frames / known
+    if start >= known or not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
         problem = f"the sign is frames {start} to {end} of {known}, the poses have {frames}"
         raise StudyError(f"{problem}; make the poses again, from the same file")
     first = min(round(start * ratio), frames - 1)

@@ -85,8 +85,11 @@ def read_annotations(root: Path, subset: int) -> pd.DataFrame:
             raise StudyError(f"{folder}: {problem} ({len(wrong)} such clips); take both from one release of WLASL")
     nslt = tables.pop(f"nslt_{subset}.json", None)
     rich = next(iter(tables.values()), None)
+    table = rich if nslt is None else nslt
+    if table.empty:
+        raise StudyError(f"{folder}: the first {subset} glosses have no clip; download the files again")
     if nslt is None or rich is None:
-        return rich if nslt is None else nslt
+        return table
     clips, known = nslt.set_index("video_id"), rich.set_index("video_id")
     known = known[known.index.isin(clips.index)].assign(split=clips["split"])
     return _checked(pd.concat([known, clips.drop(known.index)]).reset_index(), folder)

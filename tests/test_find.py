@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.find import in_doubt, is_hidden, locate, nearest, other_files, shortfall, speller, walk
+from lib.data.find import is_hidden, locate, nearest, other_files, shortfall, speller, walk
 from lib.settings import StudyError
 
 
@@ -66,12 +66,11 @@ def test_a_path_in_any_unicode_form_and_with_any_slash_finds_the_file(tmp_path_f
     assert speller(root)(slash.join(in_form(form, name) for name, _, form in parts)) == on_disk
 
 
-def test_of_two_forms_of_a_name_each_is_found_and_a_third_fits_neither(tmp_path):
+def test_of_two_files_whose_names_differ_in_their_form_alone_each_is_found(tmp_path):
     names = [in_form("NFC", "ñañ.mp4"), in_form("NFD", "ñañ.mp4")]
     spell = speller(touch(tmp_path, *names, "a\\b.mp4", "a/b.mp4"))
     assert [spell(name) for name in names] == names
-    mixed = in_form("NFC", "ña") + in_form("NFD", "ñ.mp4")
-    assert spell(mixed) == names[0]  # in NFC it is the first
+    assert spell(in_form("NFC", "ña") + in_form("NFD", "ñ.mp4")) == names[0]  # in NFC it is the first
     assert spell("a\\b.mp4") == "a\\b.mp4"  # a file of exactly this name comes first
     assert spell("./a/../a//b.mp4") == "a/b.mp4"
 
@@ -120,10 +119,9 @@ def test_the_name_itself_comes_first_then_the_nearer_file_then_the_suffix(tmp_pa
     assert others == ["513.mp4"]
 
 
-def test_several_names_with_fewer_zeros_are_in_doubt_and_copies_of_one_are_not(tmp_path):
+def test_all_names_with_fewer_zeros_are_given_as_one_of_them_may_be_the_clips(tmp_path):
     touch(tmp_path / "videos", "513.mp4", "0513.mp4", "514.mp4", "a/514.mp4")
-    found, _ = locate(tmp_path, "videos", ["00513", "00514"])
-    assert [in_doubt(*item) for item in found.items()] == [True, False]
+    assert located(tmp_path) == ({"00513": ["0513.mp4", "513.mp4"], "00514": ["514.mp4", "a/514.mp4"]}, [])
 
 
 def test_clips_that_differ_in_zeros_alone_are_not_found_by_number(tmp_path):

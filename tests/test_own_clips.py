@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lib.data.audit import audit, coverage
 from lib.data.find import is_hidden
 from lib.data.index import read_index
-from lib.data.own_clips import absent, ignored, read_folder, watched
+from lib.data.own_clips import ignored, name_missing, read_folder, watched
 from lib.data.sources import build_index, list_clips
 from lib.data.wlasl import COLUMNS, SPLITS
 from lib.figures import data as figures
@@ -268,7 +268,9 @@ def test_paths_in_another_unicode_form_and_with_backslashes_are_found_under_the_
         names = ("a.mp4", "videos/mañana.mp4", "videos/Zürich.mp4")
         root = touch(tmp_path / str(number), *(unicodedata.normalize(form, name) for name in names))
         tables.append(read_folder(listing(root, *rows)))
-        assert absent(root, 9) == [f"clips.csv, line {n}: {name}.mp4" for n, name in ((3, "b"), (4, "c"), (5, "d"))]
+        assert name_missing(root, 9) == [
+            f"clips.csv, line {n}: {name}.mp4" for n, name in ((3, "b"), (4, "c"), (5, "d"))
+        ]
         assert sum((root / path).is_file() for path in tables[-1]["path"]) == 3
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table.drop(columns="path"), tables[0].drop(columns="path"))
@@ -349,7 +351,7 @@ def test_in_any_tree_each_visible_file_is_a_clip_or_ignored_or_the_problem_is_on
     at_the_top = {path for path in visible if "/" not in path}
     assert clips | set(ignored(root)) | at_the_top == visible
     assert {path for path in visible if path.lower().endswith((".mp4", ".mov"))} == clips
-    assert absent(root, 9) == []
+    assert name_missing(root, 9) == []
 
 
 file_name = st.text(st.sampled_from("aäñÅ가é- "), min_size=1, max_size=4).map(lambda name: f"x{name}x.mp4")
@@ -373,7 +375,7 @@ def test_each_listed_clip_is_found_or_named_by_its_line(tmp_path_factory, rows):
     assert len(table) == len(rows)
     found = table["path"].map(lambda path: (root / path).is_file())
     assert found.sum() == sum(there for *_, there in rows)
-    named = [line.split(": ")[0] for line in absent(root, 9)]
+    named = [line.split(": ")[0] for line in name_missing(root, 9)]
     assert named == [f"clips.csv, line {n + 2}" for n, (*_, there) in enumerate(rows) if not there]
 
 

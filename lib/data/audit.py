@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.data.find import HALF, locate, other_files, shortfall
 from lib.data.index import duplicates, present
-from lib.data.own_clips import absent, ignored
+from lib.data.own_clips import ignored, name_missing
 from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements
 from lib.study import Study
 
@@ -79,7 +79,7 @@ def _clips(index: pd.DataFrame, study: Study) -> list[Row]:
 def _missing(ids: pd.Series, missing: pd.Series, study: Study) -> Row:
     """How many clips are missing: of own clips which, of WLASL's what else lies there when they are more than half."""
     if "clips" in study.sources:
-        return "clips_missing", int(missing.sum()), _listed(absent(study.root, LISTED))
+        return "clips_missing", int(missing.sum()), _listed(name_missing(study.root, LISTED))
     lines = ["absent from at least one source"]
     for source in study.sources if missing.mean() > HALF else ():
         found, others = locate(study.root, source, ids)

@@ -77,78 +77,54 @@ def printable(path: Path) -> str:
 def speller(root: Path) -> Callable[[str], str]:
     """A function that spells the relative path of a file as the disk does: in another Unicode form, or with / for \\.
 
-    A path that fits no file, or several equally well, is only brought into NFC and the form with /.
+    A path that fits no file is brought into NFC and the form with /.
     """
 
     @cache
-    def names(folder: Path) -> dict[str, list[str]]:
-        """The names in a folder, by their composed form."""
-        found = defaultdict(list)
-        for name in os.listdir(folder) if folder.is_dir() else ():
-            found[composed(name)].append(name)
-        return found
+    def on_disk() -> dict[str, str]:
+        return {composed(file.as_posix()): file.as_posix() for file in walk(root)}
 
     def spell(path: str) -> str:
-        if os.path.isfile(root / path):
-            return normpath(path)
-        place, wanted = Path(), normpath(composed(path.replace("\\", "/")))
-        for part in wanted.split("/"):
-            fitting = names(root / place)[part]
-            if len(fitting) != 1:
-                return wanted
-            place /= fitting[0]
-        return place.as_posix()
+        plain = normpath(composed(path.replace("\\", "/")))
+        there = next((form for form in (path, plain) if os.path.isfile(root / form)), None)
+        return normpath(there) if there else on_disk().get(plain, plain)
 
     return spell
 
 
 def nearest(path: str, files: list[str]) -> str:
-    """ " (did you mean '…'?)" for the file most like a path that does not exist, or nothing.
-
-    It may differ in letter case, lie in another folder, or have a similar name.
-    """
+    """ " (did you mean '…'?)" for the file of the same name (but for case) or a similar one, or nothing."""
     name, stem = PurePosixPath(path).name.casefold(), PurePosixPath(path).stem
-    same = [file for file in files if composed(file).casefold() == path.casefold()]
-    same += [file for file in files if composed(PurePosixPath(file).name).casefold() == name]
+    alike = [file for file in files if composed(PurePosixPath(file).name).casefold() == name]
     stems = {PurePosixPath(file).stem: file for file in reversed(files)}
-    same += [stems[near] for near in get_close_matches(stem, stems, 1)]
-    return f" (did you mean '{same[0]}'?)" if same else ""
+    alike += [stems[near] for near in get_close_matches(stem, stems, 1)]
+    return f" (did you mean '{alike[0]}'?)" if alike else ""
 
 
 def locate(root: Path, source: str, wanted: Iterable[str]) -> tuple[dict[str, list[Place]], list[Place]]:
     """Find clips in a source of WLASL's form: the places of each video_id found, the best first; and all others.
 
-    A video_id without its leading zeros is found, too, where nothing has the name itself; places of several such
-    names are in doubt, as only one can be the clip's (see `in_doubt`).
-    Raises StudyError when the source is absent or an archive is broken.
+    A video_id without its leading zeros is found, too, where nothing has the name itself; of places with several such
+    names, only one can be the clip's. Raises StudyError when the source is absent or an archive is broken.
     """
-    by_name, bare = defaultdict(list), defaultdict(list)
+    by_name, by_number, wanted = defaultdict(list), defaultdict(list), list(wanted)
     for place in _PLACES[source](root):
         by_name[place.name].append(place)
-    wanted = list(wanted)
     for name in sorted(by_name.keys() - set(wanted)):
         if name.isdecimal():
-            bare[name.lstrip("0")] += by_name[name]
+            by_number[name.lstrip("0")] += by_name[name]
     alike = Counter(video_id.lstrip("0") for video_id in wanted if video_id.isdecimal())
     found = {}
     for video_id in wanted:
-        short = video_id.lstrip("0")
-        if places := by_name.get(video_id) or (alike[short] == 1 and bare.get(short)):
+        number = video_id.lstrip("0")
+        if places := by_name.get(video_id) or (alike[number] == 1 and by_number.get(number)):
             found[video_id] = places
     used = {place.name for places in found.values() for place in places}
     return found, [places[0] for name, places in by_name.items() if name not in used]
 
 
-def in_doubt(video_id: str, places: list[Place]) -> bool:
-    """Whether several places have a name like the clip's, and none its own."""
-    return len({place.name for place in places} - {video_id}) > 1
-
-
 def shortfall(source: str, wanted: list[str], found: Iterable[str], others: list[Place], root: Path) -> str:
-    """One line that says what was looked for and what lies there instead; "" if at least HALF of the clips are found.
-
-    It names no folder above the data root.
-    """
+    """One line that says what was looked for and what lies there instead; "" if at least HALF are found."""
     absent = sorted(set(wanted) - set(found))
     if len(absent) <= (1 - HALF) * len(wanted):
         return ""

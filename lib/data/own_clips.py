@@ -77,14 +77,13 @@ def watched(root: Path) -> list[Path]:
     return sorted(path for path in {*folders, root / LISTING} if os.path.exists(path))
 
 
-def absent(root: Path, most: int) -> list[str]:
-    """Name the clips without a file: by their line of clips.csv, the first `most` with the file that may be meant."""
-    rows = [(line, row["path"]) for line, row in _rows(root)]
-    missing = [(line, path) for line, path in rows if not os.path.isfile(root / path)]
-    listed = {path for _, path in rows}
-    others = [file for file in map(printable, walk(root) if missing else ()) if file not in listed]
-    hints = [nearest(path, others) for _, path in missing[:most]] + [""] * len(missing)
-    return [f"{line}{path}{hint}" for (line, path), hint in zip(missing, hints, strict=False)]
+def name_missing(root: Path, most: int) -> list[str]:
+    """Name the clips without a file: line of clips.csv, path, and for the first `most` the file that may be meant."""
+    lines = {row["path"]: line for line, row in _rows(root)}
+    missing = [path for path in lines if not os.path.isfile(root / path)]
+    others = [file for file in map(printable, walk(root) if missing else ()) if file not in lines]
+    hints = {path: nearest(path, others) for path in missing[:most]}
+    return [f"{lines[path]}{path}{hints.get(path, '')}" for path in missing]
 
 
 def ignored(root: Path) -> list[str]:

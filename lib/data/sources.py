@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.find import Place, in_doubt, locate, shortfall
+from lib.data.find import Place, locate, shortfall
 from lib.data.index import drop_duplicates, signer_disjoint
 from lib.data.layouts import LAYOUTS, Layout
-from lib.data.own_clips import LISTING, absent, read_folder
+from lib.data.own_clips import LISTING, name_missing, read_folder
 from lib.data.poses import keypoint_files, read_landmarks, read_openpose
 from lib.data.video import probe
 from lib.data.wlasl import read_annotations
@@ -51,7 +51,7 @@ def list_clips(study: Study) -> pd.DataFrame:
         problem = f"holds {len(glosses)} glosses ({named}), the study asks for {study.subset}"
         raise StudyError(f"{study.root}: {problem}; correct the names of the glosses, or the study's subset")
     if not any(os.path.isfile(study.root / path) for path in clips["path"]):
-        example = absent(study.root, 1)[0].removeprefix(f"{LISTING}, ")
+        example = name_missing(study.root, 1)[0].removeprefix(f"{LISTING}, ")
         problem = f"none of the {len(clips)} clips exists, for example {example}"
         raise StudyError(f"{study.root / LISTING}: {problem}; write paths relative to the folder of this file")
     return clips
@@ -149,10 +149,10 @@ def _read_source(study: Study, source: str, clips: pd.DataFrame) -> dict[str, _C
 def _attempt(video_id: str, places: list[Place], read: Callable[[Place], _Content], root: Path) -> _Content:
     """Read the first of a clip's places."""
     path, *others = (place.path for place in places)
+    names = sorted({place.name for place in places})
     try:
-        if in_doubt(video_id, places):
-            names = " and ".join(sorted({place.name for place in places}))
-            raise StudyError(f"{path}: {names} may each be clip {video_id}; give one of them this name")
+        if len(names) > 1:
+            raise StudyError(f"{path}: {' and '.join(names)} may each be clip {video_id}; give one of them this name")
         content = read(places[0])
     except StudyError as error:
         # Statuses appear in committed reports, which must not name folders of this machine.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.find import is_hidden, locate, nearest, other_files, shortfall, speller, walk
+from lib.data.find import DEEPEST, is_hidden, locate, nearest, other_files, shortfall, speller, walk
 from lib.settings import StudyError
 
 
@@ -46,7 +46,9 @@ def test_walking_follows_links_ends_and_names_files_whose_link_is_broken(tmp_pat
     files = [path.as_posix() for path in walk(tmp_path / "root")]
     assert files == ["no/b.mp4", "yes/a.mp4", "yes/gone.mp4"]
     (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "root")
-    assert set(files) < {path.as_posix() for path in walk(tmp_path / "root")}
+    found = list(walk(tmp_path / "root"))
+    assert set(files) < {path.as_posix() for path in found}
+    assert max(len(path.parts) for path in found) == DEEPEST + 1
     with pytest.raises(StudyError, match=r"nowhere: cannot be read"):
         list(walk(tmp_path / "nowhere"))
 

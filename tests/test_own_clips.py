@@ -262,7 +262,7 @@ def test_listing_of_any_names_in_any_order_gives_the_same_clips(tmp_path_factory
 
 
 def test_paths_in_another_unicode_form_and_with_backslashes_are_found_under_the_same_name(tmp_path):
-    lines = [*LINES, "videos\\mañana.mp4,yes,,train", "videos/Zu\u0308rich.mp4,no,,train"]
+    lines = [*LINES, "videos\\mañana.mp4,año,,train", "videos/Zu\u0308rich.mp4,an\u0303o,ñ,train"]
     tables = []
     for number, (form, rows) in enumerate([("NFC", lines), ("NFD", lines), ("NFC", map(decomposed, lines))]):
         names = ("a.mp4", "videos/mañana.mp4", "videos/Zürich.mp4")
@@ -275,6 +275,7 @@ def test_paths_in_another_unicode_form_and_with_backslashes_are_found_under_the_
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table.drop(columns="path"), tables[0].drop(columns="path"))
     assert {"videos-mañana", "videos-Zürich"} < set(tables[0]["video_id"])
+    assert tables[0]["gloss"].value_counts()["año"] == 2
 
 
 def decomposed(text):
@@ -302,12 +303,17 @@ def test_mistyped_lines_are_named_in_the_audit_with_the_file_that_may_be_meant(t
     write_video(tmp_path / "videos" / "hello9.mp4")
     for name in ("a.mp4", "c.mp4", "d.mp4"):
         write_video(tmp_path / name)
-    root = listing(tmp_path, *LINES, "videos/helo9.mp4,yes,,train", "nothing/like/it.mp4,yes,,train")
-    table = audit(build_index(study(root)), study(root)).set_index("check")
+    lines = [*LINES, "videos/helo9.mp4,yes,,train", "nothing/like/it.mp4,yes,,train"]
+    table = audit(build_index(study(listing(tmp_path, *lines))), study(tmp_path)).set_index("check")
     assert table.loc["clips_missing"].tolist() == [3, (
         "clips.csv, line 3: b.mp4; clips.csv, line 6: videos/helo9.mp4 (did you mean 'videos/hello9.mp4'?); "
         "clips.csv, line 7: nothing/like/it.mp4"
     )]  # fmt: skip
+    listing(tmp_path, *lines, "videos/hello9.mp4,yes,,train")  # then that is not what line 6 means
+    assert name_missing(tmp_path, 9)[1] == "clips.csv, line 6: videos/helo9.mp4"
+    assert name_missing(tmp_path, 0)[1:] == [
+        f"clips.csv, line {n}" for n in ("6: videos/helo9.mp4", "7: nothing/like/it.mp4")
+    ]
 
 
 def test_files_that_are_no_clips_are_counted_in_the_audit_with_an_example(tmp_path):

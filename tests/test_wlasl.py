@@ -142,6 +142,12 @@ def test_withdrawn_clips_of_the_nslt_files_are_left_out(tmp_path):
         ({"frame_start": 9, "frame_end": 3}, "WLASL2.json: clip 00002 runs from frame 9 to 3"),
         ({"fps": 0}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
         ({"bbox": [1, 2, 3]}, r"WLASL2.json: key '\[0\].instances\[0\].bbox'"),
+        ({"bbox": [1, 2, 3, 2**70]}, r"WLASL2.json: key '\[0\].instances\[0\].bbox\[3\]'"),
+        ({"frame_start": 2**70}, r"WLASL2.json: key '\[0\].instances\[0\].frame_start'"),
+        ({"signer_id": 2**70}, r"WLASL2.json: key '\[0\].instances\[0\].signer_id'"),
+        ({"fps": 1e-300}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
+        ({"fps": float("inf")}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
+        ({"fps": float("nan")}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
         ({"video_id": "00001"}, "WLASL2.json: clip 00001 appears more than once"),
     ],
 )
@@ -157,6 +163,7 @@ def test_wrong_field_of_a_rich_file_is_named(tmp_path, change, message):
         ({"subset": "dev"}, "nslt_2.json: key '00001.subset'"),
         ({"action": [2, 1, 9]}, "nslt_2.json: clip 00001 has class 2, the classes of this subset are 0 to 1"),
         ({"action": [0, 1]}, "nslt_2.json: key '2' is missing in 00001.action"),
+        ({"action": [0, 1, 2**70]}, r"nslt_2.json: key '00001.action\[2\]'"),
         ({"action": [0, 0, 9]}, "nslt_2.json: clip 00001 runs from frame 0 to 9"),
     ],
 )

@@ -111,8 +111,7 @@ def locate(root: Path, source: str, wanted: Iterable[str]) -> tuple[dict[str, li
     for place in _PLACES[source](root):
         by_name[place.name].append(place)
     for name in sorted(by_name.keys() - set(wanted)):
-        if name.isdecimal():
-            by_number[name.lstrip("0")] += by_name[name]
+        by_number[name.lstrip("0")] += by_name[name]
     alike = Counter(video_id.lstrip("0") for video_id in wanted if video_id.isdecimal())
     found = {}
     for video_id in wanted:

@@ -157,9 +157,7 @@ def test_notes_of_all_sources_and_of_the_listing_stand_in_one_column_each_once()
 
 def test_nothing_found_says_what_was_looked_for_and_what_lies_there(tmp_path):
     root = with_hands(tmp_path, one=hands(4), two=hands(4))
-    line = (
-        "hands: 0 of 3 official clips are there; looked for '00001' in hands/[*].npz, found 2 under other names, such"
-    )
+    line = "hands: 0 of 3 official clips are there; looked for hands/00001 in [*].npz, found 2 under other names, such"
     with pytest.raises(StudyError, match=line) as error:
         build_index(study(root))
     assert str(error.value).startswith(f"{root}: ")
@@ -211,6 +209,9 @@ def test_sources_of_different_lengths_are_noted(tmp_path):
 
 def test_absent_source_is_an_error_that_says_what_to_do(tmp_path):
     root = annotated(tmp_path)
+    with pytest.raises(StudyError, match=r"hands is missing; put the hands there, or remove 'hands' from the study's"):
+        build_index(study(root))
+    (root / "hands").mkdir()
     with pytest.raises(StudyError, match=r"hands holds no .npz with hand landmarks"):
         build_index(study(root))
     with pytest.raises(StudyError, match=r"videos is missing; put the videos there"):

@@ -1,7 +1,4 @@
-"""Where the files of clips lie, whatever systems and tools have made of their names.
-
-Files that a system leaves in folders (names that begin with a dot, such as a Mac's ._a.mp4) are nobody's clips.
-"""
+"""Where the files of clips lie, whatever systems and tools have made of their names."""
 
 import os
 import unicodedata
@@ -22,12 +19,7 @@ from lib.settings import StudyError
 LEFT_BY_WINDOWS = {"thumbs.db", "desktop.ini"}
 DEEPEST = 8  # folders below one another; a link to a folder above would go on for ever
 HALF = 0.5  # of the official clips; with fewer, the names may be other than expected
-# What is looked for in each source, for a video_id.
-LOOKED_FOR = {
-    "videos": "videos/{0}.mp4 or videos/<gloss>/{0}.mp4",
-    "keypoints": "keypoints/{0}/image_00001_keypoints.json",
-    "hands": "'{0}' in hands/*.npz",
-}
+SOUGHT = {"videos": ".mp4", "keypoints": "/", "hands": " in *.npz"}  # what follows a video_id in each source
 
 
 class Place(NamedTuple):
@@ -39,7 +31,7 @@ class Place(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a system left a file of this name there, not its user."""
+    """Whether a system left a file of this name there, not its user; such as a Mac's ._a.mp4."""
     return name.startswith(".") or name.lower() in LEFT_BY_WINDOWS
 
 
@@ -107,6 +99,9 @@ def locate(root: Path, source: str, wanted: Iterable[str]) -> tuple[dict[str, li
     A video_id without its leading zeros is found, too, where nothing has the name itself; of places with several such
     names, only one can be the clip's. Raises StudyError when the source is absent or an archive is broken.
     """
+    if not (root / source).is_dir():
+        problem = f"{root / source} is missing; put the {source} there"
+        raise StudyError(f"{problem}, or remove '{source}' from the study's sources")
     by_name, by_number, wanted = defaultdict(list), defaultdict(list), list(wanted)
     for place in _PLACES[source](root):
         by_name[place.name].append(place)
@@ -130,22 +125,13 @@ def shortfall(source: str, wanted: list[str], found: Iterable[str], others: list
     names = sorted(place.name if place.archive else printable(place.path.relative_to(root)) for place in others)
     there = f"{len(names)} under other names, such as '{names[0]}'" if names else "nothing else"
     return (
-        f"{source}: {len(wanted) - len(absent)} of {len(wanted)} official clips are there; looked for "
-        f"{LOOKED_FOR[source].format(absent[0])}, found {there}; add the rest, or name them as in the annotations"
+        f"{source}: {len(wanted) - len(absent)} of {len(wanted)} official clips are there; looked for {source}/"
+        f"{absent[0]}{SOUGHT[source]}, found {there}; add the rest, or name them as in the annotations"
     )
-
-
-def _entries(root: Path, source: str) -> list[Path]:
-    """The visible entries of a source's folder."""
-    folder = root / source
-    if not folder.is_dir():
-        raise StudyError(f"{folder} is missing; put the {source} there, or remove '{source}' from the study's sources")
-    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
 def _videos(root: Path) -> list[Place]:
     """Videos, also those in folders of glosses; nearer ones first, then by suffix in the order of SUFFIXES."""
-    _entries(root, "videos")
     files = [path for path in walk(root / "videos") if path.suffix.lower() in SUFFIXES]
     files.sort(key=lambda path: (len(path.parts), SUFFIXES.index(path.suffix.lower())))
     return [Place(path.stem, root / "videos" / path) for path in files]
@@ -153,10 +139,13 @@ def _videos(root: Path) -> list[Place]:
 
 def _keypoints(root: Path) -> list[Place]:
     """Folders of clips, also those in folders of glosses, whose names are no numbers."""
-    folders = [path for path in _entries(root, "keypoints") if path.is_dir()]
-    for gloss in [path for path in folders if not path.name.isdecimal()]:
-        folders += sorted(path for path in gloss.iterdir() if path.is_dir() and not is_hidden(path.name))
-    return [Place(path.name, path) for path in folders]
+    folders = _folders(root / "keypoints")
+    glosses = [folder for folder in folders if not folder.name.isdecimal()]
+    return [Place(path.name, path) for path in [*folders, *(path for gloss in glosses for path in _folders(gloss))]]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _hands(root: Path) -> list[Place]:

@@ -24,11 +24,11 @@ from lib.study import Study
 
 # Which list of an OpenPose person each part takes, and which joints of it, by their number in the list. The models
 # BODY_25 and COCO (18 joints) number eyes and ears differently, but both in the order of BODY (doc/02_output.md of
-# OpenPose). In files before version 1.3 the names of the lists have no "_2d".
+# OpenPose). From version 1.3 on the names of the lists end in "_2d".
 OPENPOSE = {
-    "body": ("pose_keypoints_2d", {25: [*range(8), *range(15, 19)], 18: [*range(8), *range(14, 18)]}),
-    "left": ("hand_left_keypoints_2d", {21: list(range(21))}),
-    "right": ("hand_right_keypoints_2d", {21: list(range(21))}),
+    "body": ("pose_keypoints", {25: [*range(8), *range(15, 19)], 18: [*range(8), *range(14, 18)]}),
+    "left": ("hand_left_keypoints", {21: list(range(21))}),
+    "right": ("hand_right_keypoints", {21: list(range(21))}),
 }
 FRAME_NUMBER = re.compile(r"(\d+)_keypoints\.json")
 MAX_RATIO = 6  # of the frame rates of two files of one clip, 10 and 60; more is another recording, or a part of it
@@ -209,7 +209,7 @@ def _read_people(path: Path, layout: Layout) -> np.ndarray:
         content = json.loads(path.read_bytes())
         version = f"version {content.get('version', 'unknown')!r}, " if isinstance(content, dict) else ""
         people = content["people"]
-        rows = [np.concatenate([_read_part(one, *OPENPOSE[part]) for part in layout.parts]) for one in people]
+        rows = [_read_person(one, layout) for one in people]
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -218,17 +218,22 @@ def _read_people(path: Path, layout: Layout) -> np.ndarray:
     return np.array(rows, np.float32).reshape(-1, len(layout.joints), 3)
 
 
-def _read_part(person: dict[str, list[float]], key: str, numbers: dict[int, list[int]]) -> np.ndarray:
-    """The joints of a part, (joints, 3), missing ones as zeros. numbers: by the length of a known list, in joints."""
+def _read_person(person: dict[str, list[float]], layout: Layout) -> np.ndarray:
+    """The joints of a person, (joints, 3), missing ones as zeros."""
     lists = {name.removesuffix("_2d"): values for name, values in person.items()}
-    if not lists.keys() & {known.removesuffix("_2d") for known, _ in OPENPOSE.values()}:
-        raise ValueError(f"a person without {key}")
-    values = np.array(lists.get(key.removesuffix("_2d")) or [0.0] * 3 * min(numbers), np.float32)
-    if values.ndim != 1 or values.size not in [3 * length for length in numbers]:
-        raise ValueError(f"{key} has {values.size} values, expected {' or '.join(str(3 * n) for n in numbers)}")
-    joints = values.reshape(-1, 3)[numbers[values.size // 3]]
+    if not any(name in lists for name, _ in OPENPOSE.values()):
+        raise ValueError("a person without pose_keypoints_2d")
+    parts = []
+    for name, numbers in (OPENPOSE[part] for part in layout.parts):
+        values = np.array(lists.get(name) or [0.0] * 3 * min(numbers), np.float32)
+        if values.ndim != 1 or values.size not in [3 * length for length in numbers]:
+            raise ValueError(f"{name} has {values.size} values, expected {' or '.join(str(3 * n) for n in numbers)}")
+        parts.append(values.reshape(-1, 3)[numbers[values.size // 3]])
+    joints = np.concatenate(parts)
     seen = np.isfinite(joints).all(1) & (joints[:, 2] > 0)
-    return np.where(seen[:, None], np.column_stack([joints[:, :2], seen]), 0)
+    joints[:, 2] = 1
+    joints[~seen] = 0
+    return joints
 
 
 # ---- which hand is which -------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def build_index(study: Study) -> pd.DataFrame:
     frame_start and frame_end are 0-based and half-open, in frames of the file; where n_frames is NA, at the
     annotation's rate (see `to_file_frames`). fps is the file's own rate if the first source knows it, else the
     annotation's. The study's `split` and `drop_duplicates` are applied. Every file is read to its end.
-    Raises StudyError when annotations or a whole source are absent or broken.
+    Raises StudyError when annotations or a whole source are absent or broken, or a source holds none of the clips.
     """
     clips = list_clips(study)
     if study.split == "signer-disjoint":

@@ -1,5 +1,6 @@
 """Finding the files of clips by names that systems and tools have changed."""
 
+import os
 import unicodedata
 
 import numpy as np
@@ -25,7 +26,7 @@ def in_form(form, name):
 # ---- files that systems leave, and walking -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "._a.mp4", ".a.mp4", "Thumbs.db", "thumbs.db", "desktop.ini"])
+@pytest.mark.parametrize("name", [".DS_Store", "._a.mp4", ".a.mp4", "Thumbs.db", "thumbs.db", "$RECYCLE.BIN"])
 def test_files_that_systems_leave_are_hidden_everywhere(tmp_path, name):
     assert is_hidden(name)
     touch(tmp_path, f"videos/{name}", f"videos/book/{name}", "videos/00001.mp4", f"hands/{name}", "hands/._h.npz")
@@ -36,6 +37,9 @@ def test_files_that_systems_leave_are_hidden_everywhere(tmp_path, name):
         assert [len(places) for places in found.values()] == [1]
         assert [place.name for place in others] == (["book"] if source == "keypoints" else [])
     assert other_files(tmp_path / "videos") == []
+    (tmp_path / "own" / name).mkdir(parents=True)
+    touch(tmp_path / "own" / name, "deleted.mp4")
+    assert list(walk(tmp_path / "own")) == []
 
 
 def test_walking_follows_links_ends_and_names_files_whose_link_is_broken(tmp_path):
@@ -49,8 +53,20 @@ def test_walking_follows_links_ends_and_names_files_whose_link_is_broken(tmp_pat
     found = list(walk(tmp_path / "root"))
     assert set(files) < {path.as_posix() for path in found}
     assert max(len(path.parts) for path in found) <= DEEPEST + 1  # and not as deep as the links allow
-    with pytest.raises(StudyError, match=r"nowhere: cannot be read"):
-        list(walk(tmp_path / "nowhere"))
+
+
+def test_a_folder_that_cannot_be_read_stops_nothing_and_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "lost+found/a.mp4", "yes/a.mp4")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    assert [path.as_posix() for path in walk(tmp_path)] == ["yes/a.mp4", "lost+found/(cannot be read)"]
+    assert other_files(tmp_path) == ["lost+found/(cannot be read)"]
 
 
 # ---- names as the disk spells them ---------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 from lib.data.video import SUFFIXES
 from lib.settings import StudyError
 
-LEFT_BY_WINDOWS = {"thumbs.db", "desktop.ini"}
+LEFT_BY_WINDOWS = {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 DEEPEST = 8  # folders below one another; a link to a folder above would go on for ever
 HALF = 0.5  # of the official clips; with fewer, the names may be other than expected
 SOUGHT = {"videos": ".mp4", "keypoints": "/", "hands": " in *.npz"}  # what follows a video_id in each source
@@ -41,19 +41,17 @@ def composed(name: str) -> str:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder that are not hidden, relative to it, sorted within each folder; links are followed.
+    """The visible files below a folder, relative to it, sorted within each folder; links are followed.
 
-    Raises StudyError naming a folder that cannot be read.
+    In the place of the files of a folder that cannot be read, such as lost+found, is one name that says so.
     """
-    for where, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+    closed: list[OSError] = []
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=closed.append):
         place = Path(where).relative_to(folder)
         deeper = [name for name in folders if not is_hidden(name)] if len(place.parts) < DEEPEST else []
         folders[:] = sorted(deeper)
         yield from (place / name for name in sorted(files) if not is_hidden(name))
-
-
-def _refuse(error: OSError) -> None:
-    raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); correct its permissions") from error
+    yield from (Path(error.filename).relative_to(folder) / "(cannot be read)" for error in closed)
 
 
 def other_files(folder: Path) -> list[str]:

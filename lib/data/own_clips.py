@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from lib.data.find import composed, is_hidden, nearest, other_files, printable, speller, walk
+from lib.data.find import composed, nearest, other_files, printable, speller, walk
 from lib.data.index import make_splits
 from lib.data.video import SUFFIXES
 from lib.data.wlasl import ANNOTATED_FPS, COLUMNS, SPLITS
@@ -91,9 +91,9 @@ def ignored(root: Path) -> list[str]:
     if not (root / LISTING).is_file():
         return [file for file in other_files(root) if "/" in file]
     clips = {Path(row["path"]) for _, row in _rows(root)}
-    folders = [root / folder for folder in {clip.parent for clip in clips} if os.path.isdir(root / folder)]
-    files = {path.relative_to(root) for folder in folders for path in folder.iterdir() if path.is_file()}
-    return sorted(printable(file) for file in files - clips - {Path(LISTING)} if not is_hidden(file.name))
+    beside = {clip.parent for clip in clips}
+    clips.add(Path(LISTING))
+    return sorted(printable(file) for file in walk(root) if file.parent in beside and file not in clips)
 
 
 def _rows(root: Path) -> Iterator[tuple[str, Row]]:

@@ -19,7 +19,7 @@ from lib.data.augment import augment_poses
 from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import Batches, ClipBatches, PoseBatches, trim
+from lib.data.loaders import Batches, ClipBatches, PoseBatches, shorten, trim
 from lib.data.poses import PoseStore
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
@@ -32,6 +32,7 @@ from lib.study import Study
 from lib.training import compute_in_float32, fit, prepare
 
 IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
+DRAWN = 8  # frames with joints that a figure of a clip needs
 
 
 def open_run(study: Study, name: str) -> Run:
@@ -230,6 +231,16 @@ class PoseRun(Run):
         """The frames are the median in train, before long clips are shortened."""
         frames = int(np.median(self.content()["frames"]))
         return {"input": self.study.layout, "frames": frames, "size": None, "weights": "scratch"}
+
+    def show(self, split: str) -> tuple[str, str, np.ndarray]:
+        """The first clip of a split that can be drawn: its id, gloss and poses, shortened as the model reads them.
+
+        It has joints in at least DRAWN frames. If there is none, the clip with most such frames, of any split.
+        """
+        rows = pd.concat([self.clips(split), present(self.index)])
+        seen = [min(DRAWN, self.poses[video_id][..., 2].any(1).sum()) for video_id in rows["video_id"]]
+        video_id, gloss = rows.iloc[int(np.argmax(seen))][["video_id", "gloss"]]
+        return video_id, gloss, shorten(self.poses[video_id], self.config.max_frames)
 
 
 class ClipRun(Run):

@@ -26,7 +26,8 @@ CLIPS = [  # video_id, gloss, label, split, signer, status, content
 def index():
     columns = ["video_id", "gloss", "label", "split", "signer", "status", "content"]
     table = pd.DataFrame(CLIPS, columns=columns).astype({"signer": "Int64"})
-    return table.assign(source="aslu", frame_start=0, frame_end=range(20, 28), fps=25.0)
+    notes = ["", "mirrored", *[""] * 6]
+    return table.assign(source="aslu", notes=notes, frame_start=0, frame_end=range(20, 28), fps=25.0)
 
 
 @pytest.fixture
@@ -49,6 +50,7 @@ def test_columns_are_those_of_the_contract_and_checks_stand_once(index, study):
     ("check", "count"),
     {
         "clips_official": 8, "clips_present": 5, "clips_missing": 1, "unreadable": 1, "clips_dropped": 1,
+        "clips_with_notes": 1,
         "clips_present_train": 2, "clips_present_val": 0, "clips_present_test": 3,
         "glosses_complete": 0, "glosses_without_train_clip": 0, "glosses_without_val_clip": 2,
         "duplicate_groups": 2, "duplicate_groups_across_splits": 1, "duplicate_groups_conflicting_labels": 2,
@@ -62,9 +64,26 @@ def test_count(table, check, count):
 
 def test_details_name_the_clips(table):
     assert table.loc["unreadable", "detail"] == "3 cut short"
+    assert table.loc["clips_with_notes", "detail"] == "2 mirrored"
     assert table.loc["duplicate_groups_across_splits", "detail"] == "1 book (train) = 2 book (test) = 8 all (train)"
     assert table.loc["test_signers_also_in_train", "detail"] == "they sign 2 of 3 test clips"
     assert table.loc["clips_present_test", "detail"] == "100.0% of 3"
+
+
+def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, study):
+    (study.root / "videos").mkdir()
+    for name in ("1.mp4", "sign.mp4", "1.part", ".lock"):
+        (study.root / "videos" / name).touch()
+    study.sources = ["videos"]
+    some = audit(index, study).set_index("check")
+    assert some.loc["clips_missing"].tolist() == [1, "absent from at least one source"]
+    assert some.loc["files_ignored"].tolist() == [1, "1 .part, such as 1.part"]
+    most = audit(index.assign(status=["present", "present", "present", *["missing"] * 5]), study).set_index("check")
+    assert most.loc["clips_missing"].tolist() == [5, (
+        "absent from at least one source; videos: 1 of 8 official clips are there; looked for "
+        "videos/2.mp4, found 1 under other names, such as 'videos/sign.mp4'; "
+        "add the rest, or name them as in the annotations"
+    )]  # fmt: skip
 
 
 def test_data_without_any_copy_have_no_duplicates(index, study):

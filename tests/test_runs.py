@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import lib.models
 import lib.runs
@@ -128,6 +130,28 @@ def test_a_recipe_file_without_the_keys_it_needs_is_one_line_that_names_it(recip
     assert "broken.yaml" in problem("broken")
 
 
+KEYS = st.sampled_from(["model", "variant", "options", "train", "train.epochs", "augment", "frames", "x"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["spobet", "i3d", "", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(change=st.dictionaries(KEYS, VALUES, max_size=3), text=st.none() | st.binary(max_size=20), whole=st.booleans())
+def test_any_file_and_any_change_are_a_recipe_or_a_one_line_error(recipes, tmp_path, change, text, whole):
+    recipes("any", RECIPE | change if whole else RECIPE)
+    if text is not None:
+        (tmp_path / "any.yaml").write_bytes(text)
+    message = "one line"
+    try:
+        read_recipe("any", {} if whole else change)
+    except StudyError as error:
+        message = str(error)
+    assert len(message.splitlines()) == 1
+
+
 # ---- a run ---------------------------------------------------------------------------------------------
 
 
@@ -163,6 +187,41 @@ def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(s
     np.testing.assert_array_equal(batches.clips[1], clip_of(6)[1:-1])
     np.testing.assert_array_equal(batches.targets.argmax(1), [1, 2, 0, 1])
     assert batches[0][0].shape == (4, 16, 42, 3)  # 12 frames at most, then to a multiple of 8
+
+
+def test_the_clip_to_draw_is_the_first_with_enough_joints_then_that_with_most_then_one_of_another_split(study):
+    run = PoseRun(study, "small-s0")
+    of_test = run.clips("test")["video_id"].tolist()
+    assert run.show("test")[0] == of_test[1]  # the first one has three frames
+    run.poses[of_test[1]][:] = 0
+    video_id, gloss, clip = run.show("test")
+    assert video_id == of_test[2]
+    assert gloss == run.clips("test")["gloss"].iloc[2]
+    assert len(clip) == run.config.max_frames < len(run.poses[video_id])
+    for number, video_id in enumerate(of_test):
+        run.poses[video_id][:] = 0
+        run.poses[video_id][:number, 0] = 1
+    assert run.show("test")[0] == "00003"  # the first of any split with as many frames
+    for video_id in run.poses.keys() - set(of_test):
+        run.poses[video_id][:] = 0
+    assert run.show("test")[0] == of_test[-1]
+
+
+def test_clips_without_any_joint_are_scored_like_the_others(study):
+    store = PoseStore.load(study.paths.poses)
+    run = PoseRun(study, "small-s0")
+    first = run.clips("test")["video_id"].iloc[0]
+    for video_id, clip in zip(store.video_id, store.poses, strict=True):
+        clip[:] = 0 if video_id == first else clip
+    store.save(study.paths.poses)
+    run = PoseRun(study, "small-s0")
+    model = run.build()
+    run.pretrain(model)
+    run.train(model)
+    predictions = run.predict(model, "test")
+    assert predictions.video_id[0] == first
+    assert np.isfinite(predictions.logits).all()
+    assert run.show("test")[0] != first
 
 
 def test_training_batches_are_augmented_by_the_recipe_and_drawn_from_the_runs_seed(study):

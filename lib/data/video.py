@@ -36,6 +36,7 @@ class VideoInfo(NamedTuple):
     frames: int  # decodable ones
     width: int  # pixels, upright
     height: int
+    notes: str = ""  # what is odd in the file, for people, joined by "; "
 
 
 def probe(path: Path) -> VideoInfo:

@@ -204,6 +204,7 @@ def _read_keypoints(folder: Path, layout: Layout) -> Content:
 def _read_hands(place: Place) -> Content:
     landmarks = read_landmarks(place.archive, place.name)
     digest = hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
-    odd = int((~np.isfinite(landmarks[..., :2])).any((2, 3)).sum())
+    finite = np.isfinite(landmarks)
+    odd = 0 if finite.all() else int((~finite[..., :2]).any((2, 3)).sum())
     notes = f"{odd} hands without a finite place, taken as missing" if odd else ""
     return Content(str(place.path), len(landmarks), sha256=digest, notes=notes)

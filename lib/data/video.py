@@ -5,22 +5,33 @@ Pixels are assumed to be square, as OpenCV and WLASL's boxes assume.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 
+from lib.data.picture import as_shown, oddities, stored_corner, upright_size
+from lib.data.wholeness import own_length, stated_size
 from lib.settings import StudyError
 
 Box = Sequence[float]  # xmin, ymin, xmax, ymax in pixels of the upright image
 
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf")
-# A header without a frame count promises only a duration, which may be that of a longer sound track.
+# What FFmpeg reads; of several files for one clip, the first in this order counts.
+SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".3gp", ".3g2"),
+    *(".gif", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v"),
+    *(".y4m", ".nut", ".rm", ".rmvb", ".divx", ".qt"),
+)
+# A stated length is that of a longer sound track, or rounded.
 DURATION_TOLERANCE = 0.9
+# Rates that differ by less are those of the same video: 23.976 and 24, 59.94 and 60.
+RATE_TOLERANCE = 0.1
 # A damaged packet costs a frame or two and the clip stays usable; real WLASL files end with one.
 BAD_PACKETS_TOLERANCE = 0.05
 # Share of the box's longer side, added on each side: room for a hand that leaves the box.
@@ -32,7 +43,7 @@ SCALING = "area+accurate_rnd+full_chroma_int"
 class VideoInfo(NamedTuple):
     """What decoding a whole file found."""
 
-    fps: float
+    fps: float | None  # on average; None where the file does not tell
     frames: int  # decodable ones
     width: int  # pixels, upright
     height: int
@@ -47,13 +58,11 @@ def probe(path: Path) -> VideoInfo:
     Raises StudyError ("<path>: reason") when the file is missing, not a video, truncated, or largely undecodable.
     """
     with _opened(path) as stream:
-        count, size = 0, (0, 0)
-        for frame in _decode(path, stream):
-            count, size = count + 1, _upright_size(frame)
-        rate = stream.average_rate or stream.guessed_rate
-        if not rate:
-            raise StudyError(f"{path}: the file states no frame rate; re-encode it or remove it")
-        return VideoInfo(float(rate), count, *size)
+        reading, count, first = _Reading(path, stream), 0, None
+        for frame in reading.decode():
+            first, count = first or frame, count + 1
+        fps = _rate(stream, count, first, frame, reading.notes)
+        return VideoInfo(fps, count, *upright_size(first), "; ".join(reading.notes))
 
 
 def frames(path: Path) -> Iterator[np.ndarray]:
@@ -62,8 +71,12 @@ def frames(path: Path) -> Iterator[np.ndarray]:
     Raises StudyError as `probe` does; a truncated file raises after its last decodable frame.
     """
     with _opened(path) as stream:
-        for frame in _decode(path, stream):
-            yield np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns(frame))
+        for frame in _Reading(path, stream).decode():
+            try:
+                image = frame.to_ndarray(format="rgb24")
+            except (av.FFmpegError, ValueError) as error:
+                raise StudyError(f"{path}: cannot be converted to RGB ({error}); convert the video") from error
+            yield as_shown(image, frame)
 
 
 def sample_frames(start: int, end: int, count: int, *, jitter: np.random.Generator | None = None) -> np.ndarray:
@@ -107,9 +120,9 @@ def read_clip(
         raise ValueError(f"need start >= 0 and size >= 1, got start={start}, size={size}")
     if end in (None, -1):
         with _opened(path) as stream:  # counts packets, which takes no decoding
-            shown = [not packet.is_discard for packet in _packets(path, stream) if packet.size]
-            _check_not_truncated(path, stream, len(shown))
-        end = max(sum(shown), start + 1)
+            reading = _Reading(path, stream)
+            deque(reading.demux(), maxlen=0)
+        end = segment_end(path, start) if reading.early else max(reading.shown, start + 1)
     chosen = sample_frames(start, end, frames)
     images = dict(square_frames(path, chosen, size, bbox, margin))
     if not images.keys() >= set(chosen):  # the file ends earlier
@@ -143,7 +156,7 @@ def square_frames(
             image = graph.vpull().to_ndarray()
         except (av.FFmpegError, ValueError) as error:
             raise StudyError(f"{path}: cannot be cropped ({error}); correct the box or leave the clip out") from error
-        yield number, np.rot90(image, quarter_turns(frame))
+        yield number, as_shown(image, frame)
 
 
 def frames_at(path: Path, numbers: Iterable[int], threads: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -156,16 +169,11 @@ def frames_at(path: Path, numbers: Iterable[int], threads: int = 0) -> Iterator[
     last = max(wanted)
     with _opened(path) as stream:
         stream.codec_context.thread_count = threads
-        for number, frame in enumerate(_decode(path, stream)):
+        for number, frame in enumerate(_Reading(path, stream).decode()):
             if number in wanted:
                 yield number, frame
             if number >= last:
                 return
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Number of anticlockwise quarter turns (`np.rot90`) that make an image of the frame upright, 0 to 3."""
-    return round(frame.rotation / 90) % 4
 
 
 def square(bbox: Box, width: int, height: int, margin: float = MARGIN) -> tuple[int, int, int]:
@@ -186,11 +194,10 @@ def square(bbox: Box, width: int, height: int, margin: float = MARGIN) -> tuple[
 
 def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size: int) -> av.filter.Graph:
     """FFmpeg's filters for frames like this one: crop, then scale by area, then convert the colours."""
-    width, height = _upright_size(frame)
+    width, height = upright_size(frame)
     box, margin = ((0, 0, width, height), 0.0) if bbox is None else (bbox, margin)
     x, y, side = square(box, width, height, margin)
-    for _ in range(quarter_turns(frame)):  # back by a quarter turn clockwise
-        x, y, width, height = height - y - side, x, height, width
+    x, y = stored_corner(frame, x, y, side)
     graph = av.filter.Graph()
     graph.threads = 1  # threads do not pay off for one small image
     steps = [
@@ -204,8 +211,19 @@ def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size:
     return graph
 
 
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+def _rate(
+    stream: av.VideoStream, count: int, first: av.VideoFrame, last: av.VideoFrame, notes: list[str]
+) -> float | None:
+    """Frames a second: as stated, unless the times of the frames say otherwise."""
+    stated = float(stream.average_rate or stream.guessed_rate or 0) or None
+    if first.pts is None or last.pts is None or last.pts <= first.pts:
+        return stated
+    timed = float((count - 1) / ((last.pts - first.pts) * stream.time_base))
+    if stated and abs(timed / stated - 1) < RATE_TOLERANCE:
+        return stated
+    if stated:
+        notes.append(f"{timed:.4g} frames a second by their times, not {stated:.4g}")
+    return timed
 
 
 @contextmanager
@@ -218,40 +236,93 @@ def _opened(path: Path) -> Iterator[av.VideoStream]:
     with container:
         if not container.streams.video:
             raise StudyError(f"{path}: contains no video stream; download it again")
-        stream = container.streams.video[0]
+        cover = av.stream.Disposition.attached_pic  # a still image, which may come first
+        stream = min(container.streams.video, key=lambda stream: bool(stream.disposition & cover))
         if stream.codec_context is None:
             raise StudyError(f"{path}: FFmpeg has no decoder for the video stream; convert it or download it again")
         yield stream
 
 
-def _decode(path: Path, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Yield every decodable frame, then check that the file was complete."""
-    stream.thread_type = "AUTO"
-    packets = bad = found = 0
-    for packet in _packets(path, stream):
-        packets += bool(packet.size)
+class _Reading:
+    """One pass over the packets of a video stream, and what it finds."""
+
+    def __init__(self, path: Path, stream: av.VideoStream) -> None:
+        self.path, self.stream = path, stream
+        self.notes: list[str] = []
+        self.packets = 0
+        self.shown = 0  # packets that no edit list hides
+        self.early = 0  # packets before the first key frame
+        self.corrupt = 0  # packets that are incomplete
+        self.end = 0.0  # of the last packet, in seconds
+
+    def demux(self) -> Iterator[av.Packet]:
+        """Yield all packets, then check that the file is whole."""
+        keyed, end = False, 0
         try:
-            decoded = packet.decode()
-        except av.FFmpegError:
-            bad += 1
-            continue
-        found += len(decoded)
-        yield from decoded
-    _check_not_truncated(path, stream, packets)
-    if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * packets):
-        raise StudyError(f"{path}: damaged, {bad} of {packets} packets cannot be decoded; download it again")
+            for packet in self.stream.container.demux(self.stream):
+                if packet.size:  # an empty one would end the decoding
+                    self.packets += 1
+                    self.shown += not packet.is_discard
+                    self.corrupt += packet.is_corrupt
+                    keyed = keyed or packet.is_keyframe
+                    self.early += not keyed
+                    end = max(end, (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0))
+                    yield packet
+        except av.FFmpegError as error:
+            raise StudyError(f"{self.path}: cannot be read to its end ({error.strerror}); download it again") from error
+        self.early *= keyed  # a stream without key frames begins anywhere
+        self.end = float(end * self.stream.time_base)
+        self._check_whole()
 
+    def decode(self) -> Iterator[av.VideoFrame]:
+        """Yield every decodable frame, then check that enough of them were."""
+        self.stream.thread_type = "AUTO"
+        bad = found = 0
+        first = None
+        for packet in chain(self.demux(), [None]):  # None: the frames that the decoder still holds
+            try:
+                decoded = self.stream.decode(packet)
+            except av.FFmpegError:
+                bad += 1
+                continue
+            if decoded:
+                first = first or decoded[0]
+                found += len(decoded)
+                yield from decoded
+        bad = max(0, bad - self.early)
+        if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * self.packets):
+            problem = f"damaged, {bad} of {self.packets} packets cannot be decoded"
+            raise StudyError(f"{self.path}: {problem}; download it again")
+        self.notes += oddities(first)
+        if lost := min(self.early, self.shown - found):
+            self.notes.append(f"read from its first key frame: {lost} packets before it are lost")
+        if damaged := max(bad, self.corrupt):
+            self.notes.append(f"{damaged} of {self.packets} packets are damaged")
 
-def _packets(path: Path, stream: av.VideoStream) -> Iterator[av.Packet]:
-    try:
-        yield from stream.container.demux(stream)
-    except av.FFmpegError as error:
-        raise StudyError(f"{path}: cannot be read to its end ({error.strerror}); download it again") from error
+    def _check_whole(self) -> None:
+        """Refuse a file whose picture ends early, by its own list of frames, times and size, never by a nominal rate.
 
+        The container's length, which may be that of a longer sound track, counts only where the file is cut off.
+        """
+        size, container = self.path.stat().st_size, self.stream.container
+        if "mp4" in container.format.name:
+            if self.packets < len(self.stream.index_entries):
+                self._check_listed(size)
+            return
+        promised = stated_size(self.path)
+        own = own_length(self.stream, size < promised)
+        if size < promised or own:
+            length = min([*own, container.duration / av.time_base if container.duration else math.inf])
+            if self.end < DURATION_TOLERANCE * length:
+                raise StudyError(f"{self.path}: cut short, the picture ends at {self.end:.2f} s; download it again")
+        if size < promised:
+            self.notes.append(f"cut off near its end, {size} of {promised} bytes are there")
 
-def _check_not_truncated(path: Path, stream: av.VideoStream, packets: int) -> None:
-    promised, duration = stream.frames, stream.container.duration
-    if not promised and duration and stream.average_rate:  # mkv, webm
-        promised = math.floor(DURATION_TOLERANCE * (duration / av.time_base) * stream.average_rate)
-    if packets < promised:
-        raise StudyError(f"{path}: cut short, {packets} of {promised} frames are in the file; download it again")
+    def _check_listed(self, size: int) -> None:
+        """The same by the list of frames of an mp4, which has fewer packets than that."""
+        entries = [entry for entry in self.stream.index_entries if entry.size]
+        if self.packets < len(entries):
+            found = f"{self.packets} of {len(entries)} frames are in the file"
+            if any(entry.pos + entry.size > size for entry in entries):
+                raise StudyError(f"{self.path}: cut short, {found}; download it again")
+            self.notes.append(found)

@@ -32,17 +32,21 @@ class Orientation(NamedTuple):
         return self.transposed ^ self.mirror_x ^ self.mirror_y
 
 
-def orientation(frame: av.VideoFrame) -> Orientation:
-    """Read the display matrix of a frame; without one, the image is upright as it is stored."""
+def display_matrix(frame: av.VideoFrame) -> list[int]:
+    """The display matrix (a b u, c d v, x y w) of a frame, in FFmpeg's fixed point, or an empty list."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV does not know the kind of some other side data, as in spatial video; this hides mirrors
+        return np.frombuffer(frame.side_data.get("DISPLAYMATRIX", b""), np.int32).tolist()
+    except (
+        ValueError
+    ):  # other side data, as in spatial video, are of a kind that PyAV does not know; this hides mirrors
         angle = math.radians(-frame.rotation)
-        a, b, c, d = math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)
-    else:
-        if not matrix:
-            return Orientation(False, False, False)
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        cos, sin = round(65536 * math.cos(angle)), round(65536 * math.sin(angle))
+        return [cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30]
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """How the image of a frame becomes upright; without a display matrix, it is so as it is stored."""
+    a, b, _, c, d, *_ = display_matrix(frame) or [1, 0, 0, 0, 1]
     transposed = abs(b) + abs(c) > abs(a) + abs(d)
     return Orientation(transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +28,9 @@ SUFFIXES = (
     *(".gif", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v"),
     *(".y4m", ".nut", ".rm", ".rmvb", ".divx", ".qt"),
 )
-# A stated length is that of a longer sound track, or rounded.
-DURATION_TOLERANCE = 0.9
+# Share of a file's bytes, and of its picture's length, that has to be there: lengths are rounded, and a clip without its
+# last frames is usable.
+CUT_TOLERANCE = 0.9
 # Rates that differ by less are those of the same video: 23.976 and 24, 59.94 and 60.
 RATE_TOLERANCE = 0.1
 # A damaged packet costs a frame or two and the clip stays usable; real WLASL files end with one.
@@ -168,8 +169,7 @@ def frames_at(path: Path, numbers: Iterable[int], threads: int = 0) -> Iterator[
     wanted = frozenset(int(number) for number in numbers)
     last = max(wanted)
     with _opened(path) as stream:
-        stream.codec_context.thread_count = threads
-        for number, frame in enumerate(_Reading(path, stream).decode()):
+        for number, frame in enumerate(_Reading(path, stream, threads).decode()):
             if number in wanted:
                 yield number, frame
             if number >= last:
@@ -216,7 +216,7 @@ def _rate(
 ) -> float | None:
     """Frames a second: as stated, unless the times of the frames say otherwise."""
     stated = float(stream.average_rate or stream.guessed_rate or 0) or None
-    if first.pts is None or last.pts is None or last.pts <= first.pts:
+    if count < 3 or first.pts is None or last.pts is None or last.pts <= first.pts:
         return stated
     timed = float((count - 1) / ((last.pts - first.pts) * stream.time_base))
     if stated and abs(timed / stated - 1) < RATE_TOLERANCE:
@@ -246,8 +246,8 @@ def _opened(path: Path) -> Iterator[av.VideoStream]:
 class _Reading:
     """One pass over the packets of a video stream, and what it finds."""
 
-    def __init__(self, path: Path, stream: av.VideoStream) -> None:
-        self.path, self.stream = path, stream
+    def __init__(self, path: Path, stream: av.VideoStream, threads: int = 0) -> None:
+        self.path, self.stream, self.threads = path, stream, threads  # 0: one for each core
         self.notes: list[str] = []
         self.packets = 0
         self.shown = 0  # packets that no edit list hides
@@ -276,19 +276,25 @@ class _Reading:
 
     def decode(self) -> Iterator[av.VideoFrame]:
         """Yield every decodable frame, then check that enough of them were."""
-        self.stream.thread_type = "AUTO"
+        self.stream.thread_type, self.stream.codec_context.thread_count = "AUTO", self.threads
         bad = found = 0
         first = None
         for packet in chain(self.demux(), [None]):  # None: the frames that the decoder still holds
             try:
                 decoded = self.stream.decode(packet)
             except av.FFmpegError:
+                if self.threads != 1:
+                    yield from self._decode_again(found)
+                    return
                 bad += 1
                 continue
             if decoded:
                 first = first or decoded[0]
                 found += len(decoded)
                 yield from decoded
+        if self.threads != 1 and found < self.shown - self.early:
+            yield from self._decode_again(found)
+            return
         bad = max(0, bad - self.early)
         if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * self.packets):
             problem = f"damaged, {bad} of {self.packets} packets cannot be decoded"
@@ -296,8 +302,20 @@ class _Reading:
         self.notes += oddities(first)
         if lost := min(self.early, self.shown - found):
             self.notes.append(f"read from its first key frame: {lost} packets before it are lost")
+        elif self.early:
+            self.notes.append(f"its first {self.early} frames need a key frame that is missing")
         if damaged := max(bad, self.corrupt):
             self.notes.append(f"{damaged} of {self.packets} packets are damaged")
+
+    def _decode_again(self, found: int) -> Iterator[av.VideoFrame]:
+        """Start anew with one thread, and yield the frames after the first `found`.
+
+        With several threads, intact frames are lost with a damaged packet, how many depends on the number of threads.
+        """
+        with _opened(self.path) as stream:
+            again = _Reading(self.path, stream, threads=1)
+            again.notes = self.notes
+            yield from islice(again.decode(), found, None)
 
     def _check_whole(self) -> None:
         """Refuse a file whose picture ends early, by its own list of frames, times and size, never by a nominal rate.
@@ -313,7 +331,8 @@ class _Reading:
         own = own_length(self.stream, size < promised)
         if size < promised or own:
             length = min([*own, container.duration / av.time_base if container.duration else math.inf])
-            if self.end < DURATION_TOLERANCE * length:
+            there = self.end / length if own else min(self.end / length, size / promised)
+            if there < CUT_TOLERANCE:
                 raise StudyError(f"{self.path}: cut short, the picture ends at {self.end:.2f} s; download it again")
         if size < promised:
             self.notes.append(f"cut off near its end, {size} of {promised} bytes are there")

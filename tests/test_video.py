@@ -333,7 +333,7 @@ def test_file_without_its_first_key_frame_is_read_from_the_next_one_on(tmp_path,
 
 
 def test_frames_that_a_decoder_makes_up_before_the_first_key_frame_are_counted_as_a_player_does_and_told(tmp_path):
-    path = encode(tmp_path / "whole.mkv", numbered(30), codec="mpeg4", g="10")
+    path = encode(tmp_path / "whole.mkv", numbered(30), codec="mpeg4", g="10", sc_threshold="1000000000")
     info = probe(copy(path, tmp_path / "clip.mkv", lambda number: number >= 7))
     assert info.frames == 23
     assert info.notes == "its first 3 frames need a key frame that is missing"

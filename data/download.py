@@ -224,7 +224,7 @@ def _like(stream: av.VideoStream, frame: av.VideoFrame) -> None:
     kept = re.fullmatch(r"yuvj?4(44|2[02])p(10le)?", name) and ("444" in name or not (frame.width | frame.height) % 2)
     stream.pix_fmt = name if kept else "yuv444p10le" if frame.format.components[0].bits > 8 else "yuv444p"
     coder.color_range = frame.reformat(stream.width, stream.height, stream.pix_fmt).color_range
-    coder.colorspace = frame.colorspace
+    coder.colorspace = frame.colorspace or av.video.reformatter.Colorspace.DEFAULT  # RGB has number 0, and is converted
     coder.color_primaries, coder.color_trc = frame.color_primaries, frame.color_trc
     if matrix := display_matrix(frame):
         stream.set_display_matrix(matrix)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import encode_video, numbered_images
 from lib.data.index import read_index
 from lib.data.sources import _Content, _row, build_index, to_file_frames
 from lib.paths import Paths
@@ -152,6 +153,17 @@ def test_notes_of_all_sources_and_of_the_listing_stand_in_one_column_each_once()
     contents = [_Content("a", 9, notes="mirrored"), None, _Content("b", 9, notes="blurred")]
     assert _row(clip, contents)["notes"] == "blurred; mirrored"
     assert _row(clip | {"notes": ""}, [None])["notes"] == ""
+
+
+def test_what_is_odd_in_a_video_reaches_the_index_and_stops_nothing(tmp_path):
+    root = annotated(tmp_path)
+    (root / "videos").mkdir()
+    for name in ("00001.ts", "00002.mp4", "00002.ts"):
+        encode_video(root / "videos" / name, numbered_images(30), matrix=(-1, 0, 0, 1))
+    index = build_index(study(root, sources=["videos"])).set_index("video_id")
+    assert index["status"].tolist() == ["present", "present", "missing"]
+    assert index["notes"].tolist() == ["", "mirrored by its display matrix", ""]  # a .ts file has no display matrix
+    assert index.loc["00002", "path"].endswith(".mp4")  # of two files, the one whose suffix comes first
 
 
 def test_absent_source_is_an_error_that_says_what_to_do(tmp_path):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from lib.data.picture import as_shown, oddities, stored_corner, upright_size
+from lib.data.picture import as_shown, oddities, orientation, stored_corner, upright_size
 from lib.data.wholeness import own_length, stated_size
 from lib.settings import StudyError
 
@@ -28,8 +28,8 @@ SUFFIXES = (
     *(".gif", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v"),
     *(".y4m", ".nut", ".rm", ".rmvb", ".divx", ".qt"),
 )
-# Share of a file's bytes, and of its picture's length, that has to be there: lengths are rounded, and a clip without its
-# last frames is usable.
+# Share of a file's bytes and of its picture's length that has to be there: lengths are rounded, and a clip that lacks
+# only its last frames is usable.
 CUT_TOLERANCE = 0.9
 # Rates that differ by less are those of the same video: 23.976 and 24, 59.94 and 60.
 RATE_TOLERANCE = 0.1
@@ -150,8 +150,13 @@ def square_frames(
     form = graph = None
     for number, frame in frames_at(path, numbers, threads):
         try:
-            if form != (frame.format.name, frame.width, frame.height):  # some files change it midway
-                form = frame.format.name, frame.width, frame.height
+            if form != (
+                frame.format.name,
+                frame.width,
+                frame.height,
+                orientation(frame),
+            ):  # some files change it midway
+                form = frame.format.name, frame.width, frame.height, orientation(frame)
                 graph = _crop_and_scale(frame, bbox, margin, size)
             graph.vpush(frame)
             image = graph.vpull().to_ndarray()
@@ -218,7 +223,7 @@ def _rate(
     stated = float(stream.average_rate or stream.guessed_rate or 0) or None
     if count < 3 or first.pts is None or last.pts is None or last.pts <= first.pts:
         return stated
-    timed = float((count - 1) / ((last.pts - first.pts) * stream.time_base))
+    timed = float((count - 1) / ((last.pts - first.pts) * (stream.time_base or 1)))
     if stated and abs(timed / stated - 1) < RATE_TOLERANCE:
         return stated
     if stated:
@@ -271,7 +276,7 @@ class _Reading:
         except av.FFmpegError as error:
             raise StudyError(f"{self.path}: cannot be read to its end ({error.strerror}); download it again") from error
         self.early *= keyed  # a stream without key frames begins anywhere
-        self.end = float(end * self.stream.time_base)
+        self.end = float(end * (self.stream.time_base or 0))
         self._check_whole()
 
     def decode(self) -> Iterator[av.VideoFrame]:
@@ -331,8 +336,7 @@ class _Reading:
         own = own_length(self.stream, size < promised)
         if size < promised or own:
             length = min([*own, container.duration / av.time_base if container.duration else math.inf])
-            there = self.end / length if own else min(self.end / length, size / promised)
-            if there < CUT_TOLERANCE:
+            if self.end < CUT_TOLERANCE * length or (not own and size < CUT_TOLERANCE * promised):
                 raise StudyError(f"{self.path}: cut short, the picture ends at {self.end:.2f} s; download it again")
         if size < promised:
             self.notes.append(f"cut off near its end, {size} of {promised} bytes are there")

@@ -6,7 +6,6 @@ quarter turn nearest to it, with or without a mirror: eight orientations.
 
 import math
 from functools import cache
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -19,36 +18,21 @@ KNEE = 0.75  # share of white up to which light is kept; what is brighter is com
 TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
 
 
-class Orientation(NamedTuple):
-    """How a stored image becomes upright: transposed first, then mirrored left to right, then upside down."""
-
-    transposed: bool
-    mirror_x: bool
-    mirror_y: bool
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether the picture is a mirror image of the stored one, not only turned."""
-        return self.transposed ^ self.mirror_x ^ self.mirror_y
-
-
 def display_matrix(frame: av.VideoFrame) -> list[int]:
     """The display matrix (a b u, c d v, x y w) of a frame, in FFmpeg's fixed point, or an empty list."""
     try:
         return np.frombuffer(frame.side_data.get("DISPLAYMATRIX", b""), np.int32).tolist()
-    except (
-        ValueError
-    ):  # other side data, as in spatial video, are of a kind that PyAV does not know; this hides mirrors
+    except ValueError:  # PyAV does not know other side data of it, as in spatial video; the rotation hides mirrors
         angle = math.radians(-frame.rotation)
         cos, sin = round(65536 * math.cos(angle)), round(65536 * math.sin(angle))
         return [cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30]
 
 
-def orientation(frame: av.VideoFrame) -> Orientation:
-    """How the image of a frame becomes upright; without a display matrix, it is so as it is stored."""
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Whether the image of a frame is transposed, then mirrored left to right, then upside down, to be upright."""
     a, b, _, c, d, *_ = display_matrix(frame) or [1, 0, 0, 0, 1]
     transposed = abs(b) + abs(c) > abs(a) + abs(d)
-    return Orientation(transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
+    return transposed, (c if transposed else a) < 0, (b if transposed else d) < 0
 
 
 def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
@@ -60,7 +44,7 @@ def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Width and height of the picture, in pixels."""
-    return (frame.height, frame.width) if orientation(frame).transposed else (frame.width, frame.height)
+    return (frame.height, frame.width) if orientation(frame)[0] else (frame.width, frame.height)
 
 
 def stored_corner(frame: av.VideoFrame, x: int, y: int, side: int) -> tuple[int, int]:
@@ -78,7 +62,7 @@ def as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 def oddities(frame: av.VideoFrame) -> list[str]:
     """Say what `as_shown` changes beyond a mere rotation."""
-    found = ["mirrored by its display matrix"] if orientation(frame).mirrored else []
+    found = ["mirrored by its display matrix"] if sum(orientation(frame)) % 2 else []
     if frame.color_trc in HDR:
         found.append(f"HDR ({HDR[frame.color_trc]}) brought to the usual range")
     return found

@@ -1,7 +1,9 @@
 """Video files, decoded with PyAV: probe a file, read its frames, or read a clip: trimmed, cropped to a square, scaled.
 
-Frames are numbered from 0 in display order. Images are upright: the rotation in the file's metadata has been applied.
-Pixels are assumed to be square, as OpenCV and WLASL's boxes assume.
+Frames are numbered from 0 in display order, as a player or `ffmpeg -fps_mode passthrough` shows them: without those
+that an edit list hides, and without those that need a missing first key frame. Images are as shown, too (see
+`lib.data.picture`): turned and mirrored by the file's display matrix, HDR in the usual range. Pixels are assumed
+to be square, as OpenCV and WLASL's boxes assume.
 """
 
 import math
@@ -24,10 +26,10 @@ Box = Sequence[float]  # xmin, ymin, xmax, ymax in pixels of the upright image
 
 # What FFmpeg reads; of several files for one clip, the first in this order counts.
 SUFFIXES = (
-    *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".3gp", ".3g2"),
-    *(".gif", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v"),
-    *(".y4m", ".nut", ".rm", ".rmvb", ".divx", ".qt"),
-)
+    ".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".3gp", ".3g2", ".gif",
+    ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v", ".y4m", ".nut",
+    ".rm", ".rmvb", ".divx", ".qt",
+)  # fmt: skip
 # Share of a file's bytes and of its picture's length that has to be there: lengths are rounded, and a clip that lacks
 # only its last frames is usable.
 CUT_TOLERANCE = 0.9
@@ -54,8 +56,8 @@ class VideoInfo(NamedTuple):
 def probe(path: Path) -> VideoInfo:
     """Decode a whole file and describe it.
 
-    The number of frames is that of `frames(path)`. It may be a few less than the header says, because a stream may
-    start before its first key frame (8 of the 55 real WLASL clips at hand do).
+    The number of frames is that of `frames(path)`, which may be less than the header says. `notes` tell what is lost
+    or was put right in a file that is readable all the same.
     Raises StudyError ("<path>: reason") when the file is missing, not a video, truncated, or largely undecodable.
     """
     with _opened(path) as stream:
@@ -302,7 +304,7 @@ class _Reading:
             return
         bad = max(0, bad - self.early)
         if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * self.packets):
-            problem = f"damaged, {bad} of {self.packets} packets cannot be decoded"
+            problem = f"damaged, {bad if found else self.packets} of {self.packets} packets cannot be decoded"
             raise StudyError(f"{self.path}: {problem}; download it again")
         self.notes += oddities(first)
         if lost := min(self.early, self.shown - found):
@@ -320,6 +322,7 @@ class _Reading:
         with _opened(self.path) as stream:
             again = _Reading(self.path, stream, threads=1)
             again.notes = self.notes
+            again.notes.clear()
             yield from islice(again.decode(), found, None)
 
     def _check_whole(self) -> None:

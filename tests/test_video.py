@@ -17,6 +17,7 @@ from lib.data import picture
 from lib.data.person import find_mover
 from lib.data.picture import upright
 from lib.data.video import SUFFIXES, frames, frames_at, probe, read_clip, sample_frames, square
+from lib.data.wholeness import stated_size
 from lib.settings import StudyError
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
@@ -306,6 +307,60 @@ def test_cut_file_is_refused_or_told_wherever_it_is_cut(wholes, suffix, share):
         return
     assert info.frames == 50 or info.notes
     assert info.frames >= 44
+    assert len(set(info.notes.split("; "))) == len(info.notes.split("; "))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".webm"])
+def test_file_whose_second_half_never_arrived_is_refused(wholes, suffix):
+    """Some programs reserve the whole length first; the rest of the file is zeros."""
+    content, path = (wholes / f"clip{suffix}").read_bytes(), wholes / f"reserved{suffix}"
+    tail = 4000 if suffix == ".avi" else 0  # its index stands there
+    half = len(content) // 2
+    path.write_bytes(content[:half] + bytes(len(content) - half - tail) + content[len(content) - tail :])
+    with pytest.raises(StudyError, match=rf"reserved{suffix}: (damaged|cut short)"):
+        probe(path)
+
+
+def test_cut_in_the_last_packet_is_told_once(tmp_path):
+    path = encode(tmp_path / "clip.avi", numbered(50), codec="libx264", g="1")
+    with av.open(str(path)) as container:
+        *_, last = (packet for packet in container.demux(video=0) if packet.size)
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: last.pos + last.size // 2])
+    cut_off = f"cut off near its end, {path.stat().st_size} of {size} bytes are there"
+    assert probe(path).notes == f"{cut_off}; 1 of 50 packets are damaged, 50 frames are left"
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".flv"])
+def test_incomplete_last_packet_is_told_where_a_file_states_no_size(wholes, suffix):
+    whole, path = wholes / f"clip{suffix}", wholes / f"short{suffix}"
+    with av.open(str(whole)) as container:
+        *_, last = (packet for packet in container.demux(video=0) if packet.size)
+    path.write_bytes(whole.read_bytes()[: last.pos + last.size // 2])
+    info = probe(path)
+    assert info.frames in (49, 50)
+    assert info.notes == f"1 of {info.frames} packets are damaged, {info.frames} frames are left"
+
+
+def test_stated_size_is_read_from_the_outermost_structure(tmp_path):
+    path = tmp_path / "file"
+    cases = {
+        b"RIFF\x0c\0\0\0AVI 12345678": 20,
+        b"RIFF\x04\0\0\0AVI RIFF\x40\0\0\0AVIX": 84,  # one chunk for each gigabyte
+        b"\x1a\x45\xdf\xa3\x82ab\x18\x53\x80\x67\x40\x09": 22,
+        b"\x1a\x45\xdf\xa3\x82ab\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff": 0,  # streamed
+        b"\x1a\x45\xdf\xa3\x82ab": 0,
+        b"\x1a\x45\xdf\xa3\x00\xff\xff\xff\xff\xff\xff\xff\xff": 0,
+        b"FWS\x05\x10\x01\0\0": 272,
+        b"CWS\x05\x10\x01\0\0": 0,
+        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + b"\x18\0\0\0\0\0\0\0" + bytes(16) + b"\x20" + bytes(7): 56,
+        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + b"\xff" * 8: 0,
+        b"": 0,
+        b"....ftypisom": 0,
+    }
+    for content, size in cases.items():
+        path.write_bytes(content)
+        assert stated_size(path) == size, content
 
 
 def copy(source, target, keep):
@@ -339,21 +394,26 @@ def test_frames_that_a_decoder_makes_up_before_the_first_key_frame_are_counted_a
     assert info.notes == "its first 3 frames need a key frame that is missing"
 
 
-def test_loss_in_the_middle_of_a_file_is_told_with_every_number_of_threads(tmp_path):
-    whole = encode(tmp_path / "whole.mkv", numbered(50), codec="mpeg4", g="1")
+@pytest.mark.parametrize("damaged", [(20, 21), (30,), (47, 48)])
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
+def test_frames_beside_damaged_packets_are_the_same_with_every_number_of_threads(tmp_path, codec, damaged):
+    whole = encode(tmp_path / "whole.mkv", numbered(50), codec=codec, g="5", **FAST.get(codec, {}))
     content = bytearray(whole.read_bytes())
     with av.open(str(whole)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    for number in (47, 48):  # near the end, where decoders with several threads still hold other frames
+    for number in damaged:
         position, size = packets[number]
         content[position + 8 : position + size] = bytes(size - 8)
     path = tmp_path / "clip.mkv"
     path.write_bytes(content)
     info = probe(path)
-    found = [[number for number, _ in frames_at(path, range(50), threads)] for threads in (0, 1, 2, 7, 16)]
-    assert [len(numbers) for numbers in found] == [info.frames] * 5
-    assert info.frames >= 48
-    assert info.notes == "2 of 50 packets are damaged"
+    alone = [frame.to_ndarray(format="gray") for _, frame in frames_at(path, range(50), threads=1)]
+    for threads in (0, 2, 7, 16):
+        images = {number: frame.to_ndarray(format="gray") for number, frame in frames_at(path, range(50), threads)}
+        assert list(images) == list(range(info.frames))
+        assert all((images[number] == alone[number]).all() for number in images)
+    assert 45 <= info.frames < 50  # without a key frame, H.264 also loses the frames that need it
+    assert info.notes == f"{len(damaged)} of 50 packets are damaged, {info.frames} frames are left"
 
 
 def edited(path, start, length):
@@ -378,6 +438,7 @@ def test_frames_that_an_edit_list_hides_are_left_out(tmp_path, start, length, bf
     assert probe(path) == (30, length, 64, 48, "")
     assert numbers_of(frames(path)) == shown
     assert numbers_of(read_clip(path, frames=length, size=16)) == shown
+    assert numbers_of(read_clip(path, frames=1, size=16)) == [shown[length // 2]]
 
 
 def test_cut_file_with_an_edit_list_is_found(tmp_path):
@@ -424,6 +485,7 @@ def test_hdr_colours_keep_their_hue_and_their_order():
         grey = picture._usual_range(np.repeat(ramp, 3).reshape(1, 64, 3), transfer)
         assert (np.diff(grey[0].astype(int), axis=0) >= 0).all()
         assert grey[0, 0].max() < 3
+        assert len(np.unique(grey[grey > 245])) >= 3  # highlights are not cut off
         red, green, blue = picture._usual_range(np.uint8([[[180, 90, 90], [90, 180, 90], [90, 90, 180]]]), transfer)[0]
         assert [int(colour.argmax()) for colour in (red, green, blue)] == [0, 1, 2]
 

@@ -259,7 +259,6 @@ class _Reading:
         self.packets = 0
         self.shown = 0  # packets that no edit list hides
         self.early = 0  # packets before the first key frame
-        self.corrupt = 0  # packets that are incomplete
         self.end = 0.0  # of the last packet, in seconds
 
     def demux(self) -> Iterator[av.Packet]:
@@ -270,7 +269,6 @@ class _Reading:
                 if packet.size:  # an empty one would end the decoding
                     self.packets += 1
                     self.shown += not packet.is_discard
-                    self.corrupt += packet.is_corrupt
                     keyed = keyed or packet.is_keyframe
                     self.early += not keyed
                     end = max(end, (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0))
@@ -284,7 +282,7 @@ class _Reading:
     def decode(self) -> Iterator[av.VideoFrame]:
         """Yield every decodable frame, then check that enough of them were."""
         self.stream.thread_type, self.stream.codec_context.thread_count = "AUTO", self.threads
-        bad = found = 0
+        bad = found = spoilt = 0
         first = None
         for packet in chain(self.demux(), [None]):  # None: the frames that the decoder still holds
             try:
@@ -298,11 +296,12 @@ class _Reading:
             if decoded:
                 first = first or decoded[0]
                 found += len(decoded)
+                spoilt += sum(frame.is_corrupt for frame in decoded)
                 yield from decoded
         if self.threads != 1 and found < self.shown - self.early:
             yield from self._decode_again(found)
             return
-        bad = max(0, bad - self.early)
+        bad, spoilt = max(0, bad - self.early), max(0, spoilt - self.early)
         if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * self.packets):
             problem = f"damaged, {bad if found else self.packets} of {self.packets} packets cannot be decoded"
             raise StudyError(f"{self.path}: {problem}; download it again")
@@ -311,8 +310,8 @@ class _Reading:
             self.notes.append(f"read from its first key frame: {lost} packets before it are lost")
         elif self.early:
             self.notes.append(f"its first {self.early} frames need a key frame that is missing")
-        if damaged := max(bad, self.corrupt):
-            self.notes.append(f"{damaged} of {self.packets} packets are damaged")
+        if bad + spoilt:
+            self.notes.append(f"{bad + spoilt} of {self.packets} packets are damaged, {found} frames are left")
 
     def _decode_again(self, found: int) -> Iterator[av.VideoFrame]:
         """Start anew with one thread, and yield the frames after the first `found`.

@@ -19,7 +19,7 @@ def stated_size(path: Path) -> int:
         head = file.read(16)
         try:
             return next((read(file) for magic, read in READERS.items() if head.startswith(magic)), 0)
-        except (OSError, OverflowError, IndexError):  # a senseless number, or no more bytes
+        except (OSError, OverflowError, ValueError, IndexError):  # a senseless number, or no more bytes
             return 0
 
 
@@ -42,7 +42,7 @@ def _riff(file: BinaryIO) -> int:
     file.seek(0)
     while len(head := file.read(8)) == 8 and head[:4] == b"RIFF":
         size = int.from_bytes(head[4:], "little")
-        end = file.seek(end + 8 + size + size % 2)
+        end = file.seek(end + 8 + size)
     return end
 
 

@@ -6,7 +6,6 @@ that an edit list hides, and without those that need a missing first key frame. 
 to be square, as OpenCV and WLASL's boxes assume.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -337,9 +336,10 @@ class _Reading:
         promised = stated_size(self.path)
         own = own_length(self.stream, size < promised)
         if size < promised or own:
-            length = min([*own, container.duration / av.time_base if container.duration else math.inf])
-            if self.end < CUT_TOLERANCE * length or (not own and size < CUT_TOLERANCE * promised):
-                raise StudyError(f"{self.path}: cut short, the picture ends at {self.end:.2f} s; download it again")
+            length = min(filter(None, [*own, (container.duration or 0) / av.time_base]), default=0)
+            there = min(self.end / length if length else 1, 1 if own else size / promised)
+            if there < CUT_TOLERANCE:
+                raise self._cut_short(round(self.packets / max(there, 0.01)))
         if size < promised:
             self.notes.append(f"cut off near its end, {size} of {promised} bytes are there")
 
@@ -347,7 +347,10 @@ class _Reading:
         """The same by the list of frames of an mp4, which has fewer packets than that."""
         entries = [entry for entry in self.stream.index_entries if entry.size]
         if self.packets < len(entries):
-            found = f"{self.packets} of {len(entries)} frames are in the file"
             if any(entry.pos + entry.size > size for entry in entries):
-                raise StudyError(f"{self.path}: cut short, {found}; download it again")
-            self.notes.append(found)
+                raise self._cut_short(len(entries))
+            self.notes.append(f"{self.packets} of {len(entries)} frames are in the file")
+
+    def _cut_short(self, frames: int) -> StudyError:
+        found = f"{self.packets} of {frames} frames are in the file"
+        return StudyError(f"{self.path}: cut short, {found}; download it again")

@@ -253,7 +253,7 @@ class _Reading:
     """One pass over the packets of a video stream, and what it finds."""
 
     def __init__(self, path: Path, stream: av.VideoStream, threads: int = 0) -> None:
-        self.path, self.stream, self.threads = path, stream, threads  # 0: one for each core
+        self.path, self.stream, self.threads = Path(path), stream, threads  # 0: one for each core
         self.notes: list[str] = []
         self.packets = 0
         self.shown = 0  # packets that no edit list hides

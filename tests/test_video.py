@@ -662,6 +662,24 @@ def test_clip_of_what_is_no_whole_video_is_an_error_that_names_the_file(tmp_path
             read_clip(tmp_path / name)
 
 
+def test_cover_image_before_the_video_is_not_taken_for_it(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        cover, video = container.add_stream("mjpeg", rate=1), container.add_stream("libx264", rate=30)
+        cover.disposition = av.stream.Disposition.attached_pic
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for stream, images in ((cover, numbered(1, 32, 32)), (video, numbered(10))):
+            for frame in [*(av.VideoFrame.from_ndarray(image, format="rgb24") for image in images), None]:
+                container.mux(stream.encode(frame))
+    content = path.read_bytes()
+    track, tags = content.index(b"trak") - 4, content.index(b"udta") - 4  # both in the header, at the end of the file
+    path.write_bytes(content[:track] + content[tags:] + content[track:tags])
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.name for stream in container.streams.video] == ["mjpeg", "h264"]
+    assert probe(path)[:4] == (30, 10, 64, 48)
+
+
 def test_sound_alone_is_no_clip(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:

@@ -2,8 +2,8 @@
 
 Frames are numbered from 0 in display order, as a player or `ffmpeg -fps_mode passthrough` shows them: without those
 that an edit list hides, and without those that need a missing first key frame. Images are as shown, too (see
-`lib.data.picture`): turned and mirrored by the file's display matrix, HDR in the usual range. Pixels are assumed
-to be square, as OpenCV and WLASL's boxes assume.
+`lib.data.picture`): turned and mirrored by the file's display matrix, HDR in the usual range. Pixels are assumed to be
+square, as OpenCV and WLASL's boxes assume.
 """
 
 from collections import deque
@@ -151,14 +151,9 @@ def square_frames(
     form = graph = None
     for number, frame in frames_at(path, numbers, threads):
         try:
-            if form != (
-                frame.format.name,
-                frame.width,
-                frame.height,
-                orientation(frame),
-            ):  # some files change it midway
-                form = frame.format.name, frame.width, frame.height, orientation(frame)
-                graph = _crop_and_scale(frame, bbox, margin, size)
+            current = frame.format.name, frame.width, frame.height, orientation(frame)
+            if form != current:  # some files change it midway
+                form, graph = current, _crop_and_scale(frame, bbox, margin, size)
             graph.vpush(frame)
             image = graph.vpull().to_ndarray()
         except (av.FFmpegError, ValueError) as error:

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
+from lib.machine import cores
 from lib.settings import StudyError
 
 SIZE = 256  # width and height of a video, pixels
@@ -132,7 +133,7 @@ def write_sample(root: Path, seed: int = 0, clips_per_gloss: int = 24) -> None:
     for folder in ("annotations", "videos", "keypoints"):
         (part / folder).mkdir(parents=True)
     clips = plan_clips(seed, clips_per_gloss)
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(cores()) as pool:
         jobs = [pool.submit(_write_clip, part, clip, seed) for clip in clips]
         for job in tqdm(jobs, desc="drawing clips", unit="clip"):
             job.result()

@@ -1,10 +1,11 @@
 """Where every file lies, and how files are written: whole or not at all, by one process at a time."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 REPOSITORY = Path(__file__).parents[1]
 STUDIES, RECIPES, SPACES = (REPOSITORY / "workflow" / kind for kind in ("studies", "recipes", "spaces"))
@@ -21,6 +22,7 @@ class Paths:
     def __init__(self, study: str, root: Path) -> None:
         """root: the folder of data/ and reports/; `home()`, or Path() for the relative paths of the workflow."""
         self.data = root / "data" / study
+        self.listing = self.data / "files.txt"  # what the index is made from
         self.index = self.data / "index.parquet"  # as notebook 01 found it; `read_index` adds what 02 and 03 found
         self.clips = self.data / "clips"  # the clip store, one file for each clip
         self.clips_table = self.clips / "clips.parquet"  # what notebook 02 stored of each clip, or why it could not
@@ -103,9 +105,16 @@ def replacing(path: Path) -> Iterator[Path]:
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock file, for which other processes wait. The lock ends with the process, however that ends.
 
-    Needs a file system with flock (local, or NFS 4). Without `wait` it raises BlockingIOError when another has it.
+    Needs a file system with flock (local, or NFS 4) where it is not Windows. Without `wait` it raises BlockingIOError
+    when another has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = FileLock(path, blocking=wait, is_singleton=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(f"{path} is locked by another process") from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from lib import paths
 from lib.data.augment import ClipAugment, PoseAugment
@@ -96,6 +97,19 @@ def shortened(config: PoseRecipe | ClipRecipe, epochs: int | None) -> PoseRecipe
     steps = {name: getattr(config, name, None) for name in ("pretrain", "head", "train") if epochs}
     cut = {name: step.model_copy(update={"epochs": min(step.epochs, epochs)}) for name, step in steps.items() if step}
     return config.model_copy(update=cut)
+
+
+def with_defaults(past: dict[str, Any], now: Settings) -> dict[str, Any]:
+    """Saved settings, with the defaults of the fields that have been added to the class of `now` since."""
+    filled = dict(past)
+    for name, field in type(now).model_fields.items():
+        value = getattr(now, name)
+        if name not in past:
+            default = field.get_default(call_default_factory=True)
+            filled[name] = None if default is PydanticUndefined else to_jsonable_python(default)
+        elif isinstance(value, Settings) and isinstance(past[name], dict):
+            filled[name] = with_defaults(past[name], value)
+    return filled
 
 
 def most_epochs() -> int | None:

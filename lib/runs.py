@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-import shutil
+import os
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -17,17 +19,20 @@ from lib.data.augment import augment_poses
 from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import Batches, ClipBatches, PoseBatches, trim
+from lib.data.loaders import Batches, ClipBatches, PoseBatches, shorten, trim
 from lib.data.poses import PoseStore
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
 from lib.models.weights import load_pretrained
-from lib.paths import replacing
+from lib.paths import home, replacing
 from lib.predictions import Predictions
-from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened
+from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened, with_defaults
 from lib.settings import StudyError, explain
 from lib.study import Study
 from lib.training import compute_in_float32, fit, prepare
+
+IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
+DRAWN = 8  # frames with joints that a figure of a clip needs
 
 
 def open_run(study: Study, name: str) -> Run:
@@ -72,6 +77,10 @@ class Run:
         """Identify the training clips: their ids and numbers of frames."""
         ids = self.clips("train")["video_id"].tolist()
         return {"clips": ids, "frames": [self.frames[video_id] for video_id in ids]}
+
+    def digest(self) -> str:
+        """Identify what is in the training clips, so that a mended file trains anew."""
+        raise NotImplementedError
 
     def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> Batches:
         """Batches of a split: with `vary` shuffled and augmented for training, with or without labels."""
@@ -126,16 +135,30 @@ class Run:
         return history
 
     def open_folder(self, step: str) -> Path:
-        """Open the checkpoint folder of a training; checkpoints of another recipe or of other clips are deleted."""
+        """Open the checkpoint folder of a training; one of another recipe or of other clips is set aside."""
         folder = self.folder / step
-        content = json.dumps({**self.config.model_dump(mode="json"), "seed": self.seed, **self.content()}, indent=1)
-        identity = folder / "run.json"
-        if folder.exists() and not (identity.exists() and identity.read_text() == content):
+        content = self.content()
+        identity = {"seed": self.seed, "clips": content["clips"], "lengths": content["frames"], "data": self.digest()}
+        if folder.exists() and not self._is_this(folder / IDENTITY, identity):
+            number = next(n for n in itertools.count(1) if not folder.with_name(f"{step}-old-{n}").exists())
+            aside = folder.rename(folder.with_name(f"{step}-old-{number}"))
             print(f"{self.name}, {step}: the recipe or the clips have changed; training starts from scratch")
-            shutil.rmtree(folder)
-        with replacing(identity) as partial:
-            partial.write_text(content)
+            print(f"The former checkpoints are kept in {os.path.relpath(aside, home())}; delete them if not needed")
+        with replacing(folder / IDENTITY) as partial:
+            partial.write_text(json.dumps({**self.config.model_dump(mode="json"), **identity}, indent=1))
         return folder
+
+    def _is_this(self, path: Path, identity: dict[str, Any]) -> bool:
+        """Whether checkpoints with this identity file are of the same recipe and data; old ones lack some facts."""
+        if not path.exists():
+            return False
+        past = json.loads(path.read_text())
+        now = self.config.model_dump(mode="json")
+        if isinstance(past.get("frames"), list):  # versions before this one wrote the lengths over the recipe's frames
+            past["lengths"] = past.pop("frames")
+            past |= {"frames": now["frames"]} if "frames" in now else {}
+        recipe = {key: past.pop(key) for key in [*past] if key not in identity}
+        return with_defaults(recipe, self.config) == now and past.items() <= identity.items()
 
     def predict(self, model: keras.Model, split: str) -> Predictions:
         """Predict every present clip of a split, in index order, and save the predictions to the report.
@@ -188,6 +211,13 @@ class PoseRun(Run):
         clips, longest = [self.poses[video_id] for video_id in ids], self.config.max_frames
         return PoseBatches(clips, *data, max_frames=longest, vary=augment if vary else None, seed=self.seed)
 
+    def digest(self) -> str:
+        """Of the poses themselves."""
+        digest = hashlib.sha256()
+        for video_id in self.clips("train")["video_id"]:
+            digest.update(np.ascontiguousarray(self.poses[video_id]))
+        return digest.hexdigest()
+
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs besides name and classes: the recipe's options and the study's layout."""
         return {**self.config.options, "layout": self.study.layout}
@@ -201,6 +231,16 @@ class PoseRun(Run):
         """The frames are the median in train, before long clips are shortened."""
         frames = int(np.median(self.content()["frames"]))
         return {"input": self.study.layout, "frames": frames, "size": None, "weights": "scratch"}
+
+    def show(self, split: str) -> tuple[str, str, np.ndarray]:
+        """The first clip of a split that can be drawn: its id, gloss and poses, shortened as the model reads them.
+
+        It has joints in at least DRAWN frames. If there is none, the clip with most such frames, of any split.
+        """
+        rows = pd.concat([self.clips(split), present(self.index)])
+        seen = [min(DRAWN, self.poses[video_id][..., 2].any(1).sum()) for video_id in rows["video_id"]]
+        video_id, gloss = rows.iloc[int(np.argmax(seen))][["video_id", "gloss"]]
+        return video_id, gloss, shorten(self.poses[video_id], self.config.max_frames)
 
 
 class ClipRun(Run):
@@ -217,6 +257,10 @@ class ClipRun(Run):
         clips = [clip_path(self.study.paths.clips, video_id) for video_id in ids]
         frames, size, augment = self.config.frames, self.config.size, self.config.augment if vary else None
         return ClipBatches(clips, *data, frames=frames, size=size, vary=augment, seed=self.seed)
+
+    def digest(self) -> str:
+        """Of the files that the clips are from, as notebook 01 found them."""
+        return hashlib.sha256("".join(self.clips("train")["content"]).encode()).hexdigest()
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs: the recipe's options, and frames, height and width of its clips."""

@@ -21,6 +21,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark. Raises StudyError, naming it, when it is not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
+
+
 def load_yaml(path: Path) -> Any:
     """Read a YAML file. Raises StudyError, naming the file, when it is not valid."""
     try:

@@ -83,6 +83,15 @@ class ClipStore(_Strict):
     find_person: bool = False  # without a box, crop to whatever moves instead of the centre
 
 
+class Hours(_Strict):
+    """The longest that a step may take where a scheduler (SLURM) asks; one that is stopped resumes when run again."""
+
+    data: Annotated[float, Field(gt=0)] = 4  # each of notebooks 01 to 03
+    train: Annotated[float, Field(gt=0)] = 24
+    search: Annotated[float, Field(gt=0)] = 48
+    export: Annotated[float, Field(gt=0)] = 4
+
+
 class StudyFile(_Strict):
     """The keys of a study file. Keys without a default are required; any other key is an error."""
 
@@ -98,6 +107,7 @@ class StudyFile(_Strict):
     runs: Annotated[list[RunSpec], Field(min_length=1)]
     exports: list[Name] = []  # runs that notebook 10 exports
     precisions: list[Precision] = list(get_args(Precision))  # of the exported files
+    hours: Hours = Hours()
     release: list[Name] = []  # exported runs whose files are committed in reports/<study>/models/
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Training: the learning rate schedule, the optimisers, and one resumable `fit` for every model of the study."""
+"""Training: one resumable `fit` for every model of the study."""
 
 from __future__ import annotations
 
@@ -15,67 +15,15 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
+from lib.optimizers import make_optimizer
 from lib.paths import replacing
 from lib.recipes import Training
 
-NOT_DECAYED = ["bias", "gamma", "beta", "embedding"]  # weight decay is for matrices only
 REPORTS = 20  # lines of progress in a training
 DRAWS = 1 << 16  # more than the random draws of one layer in one epoch
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 BFLOAT16 = ("amx_bf16", "avx512_bf16", " bf16")  # CPU flags of x86, and of Arm
 SIGNS = {"val_accuracy": 1, "val_loss": -1}  # higher is better, lower is better
-
-
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then constant, linear or cosine decay to the final rate, over `steps` batches."""
-
-    def __init__(self, recipe: Training, steps: int) -> None:
-        self.recipe, self.steps = recipe, steps
-        self.warmup = math.ceil(recipe.warmup * steps)
-
-    def __call__(self, step: Any) -> Any:
-        """Learning rate at a step, counted from 0."""
-        step = ops.cast(step, "float32")
-        share = ops.clip((step - self.warmup) / max(self.steps - self.warmup, 1), 0.0, 1.0)
-        left = {"constant": ops.ones_like(share), "linear": 1 - share, "cosine": (1 + ops.cos(np.pi * share)) / 2}
-        high, low = self.recipe.learning_rate, self.recipe.final_learning_rate
-        decayed = low + (high - low) * left[self.recipe.schedule]
-        return ops.where(step < self.warmup, high * (step + 1) / max(self.warmup, 1), decayed)
-
-
-class RAdam(keras.optimizers.Adam):
-    """Rectified Adam (Liu et al. 2020, algorithm 2), which Keras lacks; the published SPOBET trains with it."""
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Adam's step times the rectification; plain momentum until the variance is known (rho > 5)."""
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype)
-        index = self._get_variable_index(variable)
-        m, v = self._momentums[index], self._velocities[index]
-        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
-        self.assign_add(v, (gradient**2 - v) * (1 - self.beta_2))
-        known = -ops.expm1(step * math.log(self.beta_2))  # 1 - beta_2 ** step, exact enough to tell rho from 5
-        longest = 2 / (1 - self.beta_2) - 1
-        rho = longest - 2 * step * (1 - known) / known
-        safe = ops.maximum(rho, 5.0)
-        rectify = ops.sqrt(((safe - 4) * (safe - 2) * longest) / ((longest - 4) * (longest - 2) * safe))
-        adaptive = rectify * ops.sqrt(known) / (ops.sqrt(v) + self.epsilon)
-        momentum = m / (1 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
-        scale = ops.where(rho > 5.0, adaptive, ops.ones_like(v))
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * momentum * scale)
-
-
-def make_optimizer(recipe: Training, steps: int) -> keras.optimizers.Optimizer:
-    """Make the recipe's optimiser for a training of `steps` batches."""
-    common = {"learning_rate": Schedule(recipe, steps), "global_clipnorm": recipe.clip_norm}
-    common |= {"use_ema": recipe.average is not None, "ema_momentum": recipe.average or 0.99}
-    if recipe.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(weight_decay=recipe.weight_decay, **common)
-        optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
-        return optimizer
-    if recipe.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(momentum=recipe.momentum, epsilon=recipe.epsilon, **common)
-    return {"adam": keras.optimizers.Adam, "radam": RAdam}[recipe.optimizer](**common)
 
 
 def prepare(recipe: Training, seed: int) -> None:

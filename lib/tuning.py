@@ -31,7 +31,7 @@ from sklearn.model_selection import GroupKFold
 from lib.models import config_of, configure, count_stages
 from lib.oracles import Results, Shelf, hyperband_plan, make_oracle, working
 from lib.paths import replacing
-from lib.recipes import changed, find_recipe, read_recipe
+from lib.recipes import Recipe, changed, find_recipe, read_recipe, with_defaults
 from lib.runs import Run, open_run
 from lib.settings import StudyError, explain
 from lib.study import RunSpec, Study, load_study, read_space
@@ -91,7 +91,7 @@ class Search:
             "seed": self.spec.seed,
             "clips": hashlib.sha256(clips.encode()).hexdigest()[:16],
         }
-        _refuse_change(self.folder / tuner / "search.json", identity, self.spec.name)
+        _refuse_change(self.folder / tuner / "search.json", identity, self.spec.name, self.run.config)
         arguments = tuner, self.space, self.trials, self.epochs, self.spec.seed
         return Shelf(self.folder / tuner, lambda: make_oracle(*arguments))
 
@@ -213,14 +213,16 @@ def count_attempt(folder: Path, until: int) -> None:
         raise RuntimeError(f"its process was killed {ATTEMPTS} times within one epoch, perhaps out of memory")
 
 
-def _refuse_change(path: Path, identity: dict[str, Any], name: str) -> None:
+def _refuse_change(path: Path, identity: dict[str, Any], name: str, recipe: Recipe) -> None:
     """Write the identity of a search, or raise StudyError, naming the first difference from the written one."""
     now = json.loads(json.dumps(identity))
     if not path.exists():
         with replacing(path) as partial:
             partial.write_text(json.dumps(now, indent=1))
         return
-    then, now = (pd.json_normalize(content).iloc[0].to_dict() for content in (json.loads(path.read_text()), now))
+    then = json.loads(path.read_text())
+    then["recipe"] = with_defaults(then["recipe"], recipe)
+    then, now = (pd.json_normalize(content).iloc[0].to_dict() for content in (then, now))
     for key in dict.fromkeys([*now, *then]):
         if (was := then.get(key)) != (value := now.get(key)):
             raise StudyError(

@@ -44,6 +44,7 @@ def make_study(root):
     )  # fmt: skip
     index = pd.DataFrame(CLIPS, columns=["split", "label", "status"])
     index.insert(0, "video_id", [f"{number:05d}" for number in range(len(CLIPS))])
+    index["content"] = index["video_id"]
     index["gloss"] = [GLOSSES[label] for label in index["label"]]
     study.paths.data.mkdir(parents=True)
     index.to_parquet(study.paths.index)

@@ -70,6 +70,22 @@ def test_details_name_the_clips(table):
     assert table.loc["clips_present_test", "detail"] == "100.0% of 3"
 
 
+def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, study):
+    (study.root / "videos").mkdir()
+    for name in ("1.mp4", "sign.mp4", "1.part", ".lock"):
+        (study.root / "videos" / name).touch()
+    study.sources = ["videos"]
+    some = audit(index, study).set_index("check")
+    assert some.loc["clips_missing"].tolist() == [1, "absent from at least one source"]
+    assert some.loc["files_ignored"].tolist() == [1, "1 .part, such as 1.part"]
+    most = audit(index.assign(status=["present", "present", "present", *["missing"] * 5]), study).set_index("check")
+    assert most.loc["clips_missing"].tolist() == [5, (
+        "absent from at least one source; videos: 1 of 8 official clips are there; looked for "
+        "videos/2.mp4, found 1 under other names, such as 'videos/sign.mp4'; "
+        "add the rest, or name them as in the annotations"
+    )]  # fmt: skip
+
+
 def test_data_without_any_copy_have_no_duplicates(index, study):
     table = audit(index.assign(content=index["video_id"]), study).set_index("check")
     assert table.filter(like="duplicate", axis=0)["count"].tolist() == [0, 0, 0]

@@ -360,6 +360,39 @@ def test_a_new_clip_begins_with_nothing_remembered(files, movinet):
     np.testing.assert_array_equal(camera.push(frames[0]), first)
 
 
+@pytest.mark.parametrize("name", ["stream.tflite", "stream.onnx"])
+def test_a_frame_of_bytes_is_scaled_and_read_only_ones_are_taken(files, movinet, name):
+    bytes_of_frame = (movinet[1][0, 0] * 255).round().astype(np.uint8)
+    camera = Stream(str(files / name))
+    expected = camera.push(bytes_of_frame / np.float32(255))
+    assert np.ptp(expected) > 0.01
+    for frame in (bytes_of_frame, bytes_of_frame / 255):
+        frame.flags.writeable = False
+        camera.reset()
+        np.testing.assert_allclose(camera.push(frame), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda frame: frame * 255, "float32 of shape"),  # never scaled
+        (lambda frame: frame * np.nan, "or has other values"),
+        (lambda frame: frame.astype(np.int64), "int64 of shape"),
+        (lambda frame: frame[:-1], rf"{SIZE - 1}, {SIZE}, 3"),
+        (lambda frame: frame[..., 0], rf"shape \({SIZE}, {SIZE}\)"),
+    ],
+)
+def test_a_frame_that_would_be_noise_is_refused_with_what_a_frame_is(files, movinet, change, problem):
+    camera = Stream(files / "stream.tflite")
+    with pytest.raises(StudyError, match=rf"a frame is uint8, or float in \[0, 1\], of shape .*{problem}"):
+        camera.push(change(movinet[1][0, 0]))
+
+
+def test_a_file_of_whole_clips_is_no_stream(files):
+    with pytest.raises(StudyError, match=r"whole.onnx: takes whole clips, not frames"):
+        Stream(files / "whole.onnx")
+
+
 def test_a_file_of_a_stream_is_of_the_operations_that_phones_are_fast_at(files):
     found = tflite.operations((files / "stream.tflite").read_bytes())
     assert found["FULLY_CONNECTED"] == 8  # two in each of three gates, and the head's two

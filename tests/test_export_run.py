@@ -96,6 +96,40 @@ def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
         predict(path, np.zeros((9, 42, 3), np.float32))
 
 
+def test_landmarks_that_are_nowhere_count_as_not_seen(exported):
+    run, _ = exported
+    path = run.study.paths.exported(RUN, "tflite", "float32")
+    clip = run.poses[run.clips("test")["video_id"].iloc[0]].copy()
+    clip[2, 3:5] = 0
+    expected = predict(path, clip, top=2)
+    assert np.isfinite(expected).all()
+    for joint in ([np.nan] * 3, [np.inf, 0.5, 1], [0.5, np.nan, 1], [0.5, 0.5, np.nan], [0.5, 0.5, 0]):
+        clip[2, 3:5] = joint
+        pd.testing.assert_series_equal(predict(path, clip, top=2), expected)
+    sure = np.where(clip[..., 2:] > 0, clip * [1, 1, 0.25], 0)  # confidences in the place of 1
+    pd.testing.assert_series_equal(predict(path, sure, top=2), expected)
+    with pytest.raises(StudyError, match="no joint is seen"):
+        predict(path, np.full((9, 42, 3), np.nan))
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_files_and_clips_may_be_read_only_and_paths_plain_text(exported, tmp_path, suffix):
+    run, _ = exported
+    path = run.study.paths.exported(RUN, suffix, "float32")
+    clip = run.poses[run.clips("test")["video_id"].iloc[0]]
+    expected = predict(path, clip)
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    copy.chmod(0o444)
+    tmp_path.chmod(0o555)
+    clip = clip.copy()
+    clip.flags.writeable = False
+    pd.testing.assert_series_equal(predict(str(copy), clip), expected)
+    pd.testing.assert_series_equal(predict(str(copy), clip.tolist()), expected)
+    assert read_metadata(str(copy)) == read_metadata(path)
+    tmp_path.chmod(0o755)
+
+
 def test_float16_files_are_released_with_all_that_belongs_to_them(exported):
     run, _ = exported
     written = release(run.study, RUN)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from lib.data.find import locate
 from lib.data.poses import _right_handed, order_hands, read_hands
 from lib.settings import StudyError
 
@@ -135,10 +136,68 @@ def test_hands_are_read_from_an_archive(tmp_path):
     np.testing.assert_array_equal(poses[0, 0, :2], landmarks[0, 0, 0, :2])
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((3, 21, 3)), np.zeros((3, 2, 20, 3)), np.full((1, 2, 21, 3), np.nan)])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((3, 21, 3)), np.zeros((3, 2, 20, 3)), np.zeros((0, 2, 21, 3)), np.full((1, 2, 21, 3), "a")]
+)
 def test_landmarks_of_another_form_are_an_error_that_names_the_clip(wrong):
     with pytest.raises(StudyError, match="clip 00042"):
         read_hands({"00042": wrong}, "00042")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_hand_with_a_joint_that_is_nowhere_is_missing_and_the_other_stays(wrong):
+    landmarks = clip_of(left=[(0.7, 0.5)] * 3, right=[(0.3, 0.5)] * 3)
+    plain = order_hands(landmarks)
+    landmarks[1, 0, 7, 1] = wrong
+    poses = read_hands({"a": landmarks}, "a")
+    np.testing.assert_array_equal(poses[[0, 2]], plain[[0, 2]])
+    np.testing.assert_array_equal(poses[1, 21:], plain[1, 21:])
+    assert not poses[1, :21].any()
+
+
+def test_depth_that_is_nowhere_costs_no_hand():
+    landmarks = clip_of(left=[(0.7, 0.5)] * 2, right=[(0.3, 0.5)] * 2)
+    plain = order_hands(landmarks)
+    landmarks[..., 2] = np.nan
+    np.testing.assert_array_equal(order_hands(landmarks), plain)
+
+
+any_value = coordinate | st.just(-1.0) | st.floats(width=32)
+any_landmarks = st.integers(1, 5).flatmap(
+    lambda n: arrays(np.float32, (n, 2, 21, 3), elements=any_value, fill=coordinate)
+)
+
+
+@settings(max_examples=150)
+@given(landmarks=any_landmarks)
+def test_any_numbers_give_poses_that_are_finite(landmarks):
+    before = landmarks.copy()
+    poses = order_hands(landmarks)
+    assert np.isfinite(poses).all()
+    assert set(np.unique(poses[..., 2])) <= {0, 1}
+    np.testing.assert_array_equal(landmarks, before)
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_an_archive_with_any_bytes_changed_gives_a_clip_or_a_one_line_error(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("hands")
+    (root / "hands").mkdir()
+    path = root / "hands" / "h.npz"
+    np.savez(path, a=clip_of([(0.7, 0.5)], [None]), b=clip_of([(0.7, 0.5)], [None]))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, 300) | st.integers(0, len(content) - 1))
+        content[where] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
+    shapes, message = {(1, 42, 3)}, "one line"
+    try:
+        found, _ = locate(root, "hands", ["a", "b"])
+        shapes = {read_hands(places[0].archive, places[0].name).shape for places in found.values()}
+    except StudyError as error:
+        message = str(error)
+    assert all(shape[1:] == (42, 3) for shape in shapes)
+    assert len(message.splitlines()) == 1
 
 
 def test_a_clip_that_the_archive_lacks_is_named():

@@ -13,8 +13,11 @@ from itertools import combinations
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from run_notebook import tidy, to_page
 
+from lib.data.index import present, read_index
+from lib.data.poses import PoseStore
 from lib.paths import REPOSITORY
 from lib.predictions import Predictions
 
@@ -53,6 +56,25 @@ def test_at_least_three_cells_are_compared(path):
     compared = [cell for cell in code_cells(path) if COMPARED in tags(cell)]
     assert len(compared) >= 3
     assert all(cell.outputs for cell in compared)
+
+
+def test_08_runs_to_its_end_where_the_first_clips_show_no_joint(study, tmp_path):
+    store, index = PoseStore.load(study.paths.poses), read_index(study)
+    empty = {present(index, split)["video_id"].iloc[0] for split in ("val", "test")}
+    for video_id, clip in zip(store.video_id, store.poses, strict=True):
+        clip[:] = 0 if video_id in empty else clip
+    store.save(study.paths.poses)
+    file = tmp_path / f"{study.name}.yaml"
+    file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude={"name", "root"})))
+    parameters, *cells = (cell.source for cell in code_cells(REPOSITORY / "notebooks" / "08_spobet.ipynb"))
+    names = {}
+    exec(parameters, names)
+    names |= {"study": str(file), "data": str(study.root), "run": "small-s0"}
+    for source in cells:
+        exec(source, names)
+    assert empty <= set(names["test"].video_id) | set(present(index, "val")["video_id"])
+    assert names["clip_id"] not in empty
+    assert names["clip"][..., 2].any()
 
 
 @every_notebook

@@ -1,6 +1,5 @@
 """Who says what to try next: the same after a kill, for any number of workers, and never the same trial twice."""
 
-import fcntl
 import json
 import threading
 from contextlib import contextmanager
@@ -236,8 +235,7 @@ def test_a_turn_waits_for_the_one_before(tmp_path):
             shelf.claim(worker)
             order.append("claimed")
 
-    with (tmp_path / "turn.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(tmp_path / "turn.lock"):
         thread = threading.Thread(target=claim)
         thread.start()
         thread.join(0.5)

@@ -1,8 +1,10 @@
 """Own clips: folders and clips.csv, and the index of such a study."""
 
 import csv
+import os
 import random
 import string
+import unicodedata
 from types import SimpleNamespace
 
 import av
@@ -13,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data.audit import audit, coverage
+from lib.data.find import is_hidden
 from lib.data.index import read_index
-from lib.data.own_clips import read_folder, watched
+from lib.data.own_clips import ignored, name_missing, read_folder
 from lib.data.sources import build_index, list_clips
 from lib.data.wlasl import COLUMNS, SPLITS
 from lib.figures import data as figures
@@ -142,13 +145,6 @@ def test_name_of_a_clip_does_not_depend_on_the_others(tmp_path):
     assert few.to_dict() == more[few.index].to_dict()
 
 
-def test_watched_are_the_listing_and_the_folders_with_clips(tmp_path):
-    touch(tmp_path, *EVERY_SPLIT)
-    names = [path.relative_to(tmp_path).as_posix() for path in watched(tmp_path)]
-    assert names == [".", *sorted(f"{s}{g}" for s in SPLITS for g in ("", "/yes", "/no"))]
-    assert watched(listing(tmp_path, *LINES)) == [tmp_path, tmp_path / "clips.csv"]
-
-
 # ---- what is wrong -------------------------------------------------------------------------------------
 
 
@@ -255,6 +251,133 @@ def test_listing_of_any_names_in_any_order_gives_the_same_clips(tmp_path_factory
     assert set(tables[0]["split"]) == set(SPLITS)
 
 
+# ---- names as systems write them, and what lies beside the clips ----------------------------------------
+
+
+def test_paths_in_another_unicode_form_and_with_backslashes_are_found_under_the_same_name(tmp_path):
+    lines = [*LINES, "videos\\mañana.mp4,año,,train", "videos/Zu\u0308rich.mp4,an\u0303o,ñ,train"]
+    tables = []
+    for number, (form, rows) in enumerate([("NFC", lines), ("NFD", lines), ("NFC", map(decomposed, lines))]):
+        names = ("a.mp4", "videos/mañana.mp4", "videos/Zürich.mp4")
+        root = touch(tmp_path / str(number), *(unicodedata.normalize(form, name) for name in names))
+        tables.append(read_folder(listing(root, *rows)))
+        assert name_missing(root, 9) == [
+            f"clips.csv, line {n}: {name}.mp4" for n, name in ((3, "b"), (4, "c"), (5, "d"))
+        ]
+        assert sum((root / path).is_file() for path in tables[-1]["path"]) == 3
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table.drop(columns="path"), tables[0].drop(columns="path"))
+    assert {"videos-mañana", "videos-Zürich"} < set(tables[0]["video_id"])
+    assert tables[0]["gloss"].value_counts()["año"] == 2
+
+
+def decomposed(text):
+    return unicodedata.normalize("NFD", text)
+
+
+def test_folders_in_any_unicode_form_give_the_same_clips_and_splits(tmp_path):
+    paths = [f"{gloss}/clip{n}é.mp4" for gloss in ("mañana", "yes") for n in range(9)]
+    composed, other = (
+        read_folder(touch(tmp_path / "c", *paths)),
+        read_folder(touch(tmp_path / "d", *map(decomposed, paths))),
+    )
+    pd.testing.assert_frame_equal(composed.drop(columns="path"), other.drop(columns="path"))
+    assert other["path"].map(lambda path: (tmp_path / "d" / path).is_file()).all()
+
+
+def test_two_files_whose_names_differ_in_their_unicode_form_alone_are_two_clips(tmp_path):
+    touch(tmp_path, *EVERY_SPLIT, "train/yes/ñ.mp4", decomposed("train/yes/ñ.mp4"))
+    table = read_folder(tmp_path)
+    assert len(table) == 8
+    assert table["video_id"].is_unique
+
+
+def test_mistyped_lines_are_named_in_the_audit_with_the_file_that_may_be_meant(tmp_path):
+    write_video(tmp_path / "videos" / "hello9.mp4")
+    for name in ("a.mp4", "c.mp4", "d.mp4"):
+        write_video(tmp_path / name)
+    lines = [*LINES, "videos/helo9.mp4,yes,,train", "nothing/like/it.mp4,yes,,train"]
+    table = audit(build_index(study(listing(tmp_path, *lines))), study(tmp_path)).set_index("check")
+    assert table.loc["clips_missing"].tolist() == [3, (
+        "clips.csv, line 3: b.mp4; clips.csv, line 6: videos/helo9.mp4 (did you mean 'videos/hello9.mp4'?); "
+        "clips.csv, line 7: nothing/like/it.mp4"
+    )]  # fmt: skip
+    listing(tmp_path, *lines, "videos/hello9.mp4,yes,,train")  # then that is not what line 6 means
+    assert name_missing(tmp_path, 9)[1] == "clips.csv, line 6: videos/helo9.mp4"
+    assert name_missing(tmp_path, 0)[1:] == [
+        f"clips.csv, line {n}" for n in ("6: videos/helo9.mp4", "7: nothing/like/it.mp4")
+    ]
+
+
+def test_files_that_are_no_clips_are_counted_in_the_audit_with_an_example(tmp_path):
+    for path in EVERY_SPLIT:
+        write_video(tmp_path / path)
+    touch(tmp_path, "README.txt", "train/yes/a.txt", "train/yes/b.TXT", "train/no/notes", "train/no/.DS_Store")
+    touch(tmp_path, "val/no/Thumbs.db", "val/no/._1.mp4", "val/frames/1.bmp")
+    (tmp_path / "val/no" / os.fsdecode(b"\xff.doc")).touch()
+    table = audit(build_index(study(tmp_path)), study(tmp_path)).set_index("check")
+    assert table.loc["files_ignored"].tolist() == [5, (
+        "1 (no suffix), such as train/no/notes; 1 .bmp, such as val/frames/1.bmp; 1 .doc, such as val/no/\ufffd.doc; "
+        "2 .txt, such as train/yes/a.txt"
+    )]  # fmt: skip
+    listing(tmp_path, "train/yes/1.mp4,yes,,train", "train/no/1.mp4,no,,val", "nowhere/1.mp4,no,,train")
+    touch(tmp_path, "train/yes/2.mp4")
+    assert ignored(tmp_path) == ["train/no/notes", "train/yes/2.mp4", "train/yes/a.txt", "train/yes/b.TXT"]
+
+
+def test_a_folder_with_other_files_alone_says_so(tmp_path):
+    assert problem(touch(tmp_path, "yes/a.bmp")).startswith(": there is no clip, only files such as 'yes/a.bmp'; see")
+
+
+entry = st.lists(st.sampled_from(["train", "val", "test", "yes", "no", ".x", "ñ"]), max_size=4).map("/".join)
+leaf = st.sampled_from(["a.mp4", "b.MOV", "._a.mp4", "Thumbs.db", "a.txt", "n\u0303.mp4", "noext", ".mp4"])
+
+
+@settings(max_examples=150)
+@given(files=st.lists(st.tuples(entry, leaf), min_size=1, max_size=14), whole=st.booleans())
+def test_in_any_tree_each_visible_file_is_a_clip_or_ignored_or_the_problem_is_one_line(tmp_path_factory, files, whole):
+    root = tmp_path_factory.mktemp("tree")
+    paths = {f"{folder}/{name}".lstrip("/") for folder, name in files} | set(EVERY_SPLIT if whole else ())
+    touch(root, *paths)
+    try:
+        clips, message = set(read_folder(root)["path"]), "one line"
+    except StudyError as error:
+        clips, message = None, str(error)
+    assert len(message.splitlines()) == 1
+    if clips is None:
+        return
+    visible = {path for path in paths if not any(is_hidden(part) for part in path.split("/"))}
+    at_the_top = {path for path in visible if "/" not in path}
+    assert clips | set(ignored(root)) | at_the_top == visible
+    assert {path for path in visible if path.lower().endswith((".mp4", ".mov"))} == clips
+    assert name_missing(root, 9) == []
+
+
+file_name = st.text(st.sampled_from("aäñÅ가é- "), min_size=1, max_size=4).map(lambda name: f"x{name}x.mp4")
+row = st.tuples(
+    file_name, st.sampled_from(["NFC", "NFD"]), st.sampled_from(["NFC", "NFD"]), st.sampled_from("/\\"), st.booleans()
+)
+
+
+@settings(max_examples=60)
+@given(rows=st.lists(row, min_size=6, max_size=9, unique_by=lambda row: unicodedata.normalize("NFC", row[0])))
+def test_each_listed_clip_is_found_or_named_by_its_line(tmp_path_factory, rows):
+    root = tmp_path_factory.mktemp("own")
+    for name, on_disk, _, _, there in rows:
+        touch(root, *([f"ü/{unicodedata.normalize(on_disk, name)}"] if there else []))
+    splits = [*["train"] * 4, "val", "test", *[""] * 3]
+    lines = [
+        f"ü{slash}{unicodedata.normalize(form, name)},{gloss},,{split}"
+        for (name, _, form, slash, _), gloss, split in zip(rows, ["no", "yes"] * 5, splits, strict=False)
+    ]
+    table = read_folder(listing(root, *lines))
+    assert len(table) == len(rows)
+    found = table["path"].map(lambda path: (root / path).is_file())
+    assert found.sum() == sum(there for *_, there in rows)
+    named = [line.split(": ")[0] for line in name_missing(root, 9)]
+    assert named == [f"clips.csv, line {n + 2}" for n, (*_, there) in enumerate(rows) if not there]
+
+
 # ---- the index -----------------------------------------------------------------------------------------
 
 
@@ -321,7 +444,7 @@ def test_other_number_of_glosses_than_the_study_says_is_an_error(own):
 
 
 def test_listing_of_files_that_are_all_elsewhere_is_an_error(tmp_path):
-    with pytest.raises(StudyError, match=r"clips.csv: none of the 4 clips exists, for example 'b.mp4'; write paths"):
+    with pytest.raises(StudyError, match=r"clips.csv: none of the 4 clips exists, for example line 2: a.mp4; write"):
         list_clips(study(listing(tmp_path, *LINES)))
 
 

@@ -136,6 +136,86 @@ def test_a_small_bystander_where_the_signer_usually_is_is_not_the_signer(tmp_pat
     np.testing.assert_array_equal(poses[5], in_layout(moved))
 
 
+COCO = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["", "_2d"])
+@pytest.mark.parametrize("coco", [True, False])
+@pytest.mark.parametrize("hands", ["with", "empty", "absent"])
+@pytest.mark.parametrize("layout", [OPENPOSE, HANDS])
+def test_files_of_any_version_and_model_give_the_joints_of_the_layout_by_name(tmp_path, suffix, coco, hands, layout):
+    one = person()
+    names = {n: joint for n, joint in zip(BODY_NUMBERS, OPENPOSE.joints[:12], strict=True)}
+    if coco:  # BODY_25's joints in COCO's order; the legs, which no layout has, are 1s
+        body = {names[n]: one["pose_keypoints_2d"][3 * n : 3 * n + 3] for n in names}
+        one["pose_keypoints_2d"] = [v for name in COCO for v in body.get(name, [1.0] * 3)]
+    lists = {key.removesuffix("_2d") + suffix: values for key, values in one.items()}
+    if hands != "with":
+        lists = {key: values if "pose" in key else [] for key, values in lists.items()}
+    if hands == "absent":
+        lists = {key: values for key, values in lists.items() if "pose" in key}
+    people = [lists | {"face_keypoints" + suffix: [0.5] * 210, "pose_keypoints_3d": [], "person_id": [-1]}]
+    expected = in_layout(person())
+    if hands != "with":
+        expected[12:] = 0
+    pose = read_openpose(write_frames(tmp_path / "clip", {1: people}), layout)[0]
+    np.testing.assert_array_equal(pose, expected[-len(layout.joints) :])
+
+
+def test_a_file_of_an_unknown_form_names_its_version(tmp_path):
+    folder = write_frames(tmp_path / "clip", {1: [person()]})
+    (folder / "image_00001_keypoints.json").write_text('{"version": 0.1, "bodies": [{"joints": [1, 2, 3]}]}')
+    with pytest.raises(StudyError, match=r"no OpenPose keypoints \(version 0.1, KeyError: 'people'\)"):
+        read_openpose(folder, OPENPOSE)
+    with pytest.raises(StudyError, match=r"version 1.3, ValueError: a person without pose_keypoints_2d"):
+        read_openpose(write_frames(folder, {1: [{"pose_keypoints_3d": [0.0] * 100}]}), OPENPOSE)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("value", range(3))
+def test_a_joint_that_is_nowhere_is_missing_and_the_rest_stays(tmp_path, wrong, value):
+    one = person()
+    one["hand_left_keypoints_2d"][6 + value] = wrong
+    expected = in_layout(person())
+    expected[OPENPOSE.joints.index("left_thumb_2")] = 0
+    pose = read_openpose(write_frames(tmp_path / "clip", {1: [one]}), OPENPOSE)[0]
+    np.testing.assert_array_equal(pose, expected)
+
+
+def test_files_that_systems_leave_beside_keypoints_are_not_read(tmp_path):
+    folder = write_frames(tmp_path / "clip", {1: [person()], 2: []})
+    for name in ("._image_00001_keypoints.json", "._image_00002_keypoints.json", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    assert len(read_openpose(folder, OPENPOSE)) == 2
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*KEYS, "people", "a"]), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(whole=VALUES, people=VALUES, one=VALUES, part=VALUES, depth=st.integers(0, 3), key=st.sampled_from(list(KEYS)))
+def test_any_json_is_poses_or_a_one_line_error_that_names_the_file(tmp_path, whole, people, one, part, depth, key):
+    folder = write_frames(tmp_path / "clip", {1: [person()]})
+    content = [whole, {"people": people}, {"people": [one]}, {"people": [person() | {key: part}]}][depth]
+    (folder / "image_00002_keypoints.json").write_text(json.dumps(content))
+    shape, message = (2, 54, 3), "image_00002_keypoints.json: in one line"
+    try:
+        shape = read_openpose(folder, OPENPOSE).shape
+    except StudyError as error:
+        message = str(error)
+    assert shape == (2, 54, 3)
+    assert "image_00002_keypoints.json: " in message
+    assert len(message.splitlines()) == 1
+
+
 broken = [
     ('{"people": [', "JSONDecodeError"),
     ("", "JSONDecodeError"),
@@ -143,10 +223,9 @@ broken = [
     ('{"persons": []}', "people"),
     ('{"people": [{}]}', "pose_keypoints_2d"),
     ('{"people": 3}', "TypeError"),
-    (json.dumps({"people": [person() | {"pose_keypoints_2d": [1.0] * 54}]}), "54 values, expected 75"),
+    (json.dumps({"people": [person() | {"pose_keypoints_2d": [1.0] * 45}]}), "45 values, expected 75 or 54"),
     (json.dumps({"people": [person() | {"hand_right_keypoints_2d": [1.0] * 62}]}), "62 values, expected 63"),
     (json.dumps({"people": [person() | {"hand_left_keypoints_2d": ["a"] * 63}]}), "ValueError"),
-    (json.dumps({"people": [person() | {"hand_left_keypoints_2d": [float("nan")] * 63}]}), "finite"),
     (json.dumps({"people": [person() | {"hand_left_keypoints_2d": [10**400] * 63}]}), "OverflowError"),
 ]
 
@@ -166,7 +245,7 @@ def test_any_wrong_content_or_length_is_a_study_error(tmp_path, content, key, le
     (folder / "image_00002_keypoints.json").write_bytes(content)
     with pytest.raises(StudyError, match="image_00002"):
         read_openpose(folder, OPENPOSE)
-    if length != 3 * KEYS[key]:
+    if length not in (3 * KEYS[key], 3 * 18):
         folder = write_frames(folder, {7: [person() | {key: [0.5] * length}]})
         with pytest.raises(StudyError, match=f"image_00007.*{length} values"):
             read_openpose(folder, OPENPOSE)
@@ -212,7 +291,8 @@ def test_a_store_that_is_not_there_says_what_makes_it(tmp_path):
 
 
 def index_of(*rows):
-    return pd.DataFrame(rows, columns=["video_id", "status", "frame_start", "frame_end"])
+    columns = ["video_id", "status", "frame_start", "frame_end", "n_frames"]
+    return pd.DataFrame(rows, columns=columns[: len(rows[0])]).reindex(columns=columns).astype({"n_frames": "Int64"})
 
 
 def test_present_clips_are_stored_in_index_order_and_cut_to_their_sign(tmp_path):
@@ -227,6 +307,62 @@ def test_present_clips_are_stored_in_index_order_and_cut_to_their_sign(tmp_path)
     assert table.to_numpy().tolist() == [["b", "present", "", 3], ["a", "present", "", 5]]
     assert table.columns.tolist() == ["video_id", "status", "reason", "frames"]
     assert [clip[:, 0, 0].tolist() for clip in store.poses] == [[3, 4, 5], [2, 3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "segment", "kept"),
+    [
+        (60, (0, 60), range(30)),  # half the rate: all of it
+        (60, (20, 40), range(10, 20)),
+        (60, (20, -1), range(10, 30)),
+        (15, (5, 10), range(10, 20)),  # twice the rate
+        (36, (12, 24), range(10, 20)),  # 25 and 30 frames a second
+        (31, (10, 20), range(10, 19)),  # a frame less
+        (60, (1, 2), range(0, 1)),  # never empty
+        (60, (59, 60), range(29, 30)),
+    ],
+)
+def test_segments_are_scaled_to_poses_of_another_rate_or_length_than_the_video(tmp_path, n_frames, segment, kept):
+    folder = tmp_path / "keypoints"
+    folder.mkdir()
+    write_frames(folder / "a", {n: [person(at=(n, 0.0), size=0.0)] for n in range(30)})
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    store, _ = build_poses(study, index_of(("a", "present", *segment, n_frames)))
+    assert store.poses[0][:, 0, 0].tolist() == list(kept)
+
+
+@pytest.mark.parametrize(("n_frames", "segment"), [(181, (20, 40)), (4, (2, 4)), (900, (0, 900))])
+def test_part_of_a_video_that_the_poses_cannot_be_of_is_unreadable_with_the_reason(tmp_path, n_frames, segment):
+    (tmp_path / "keypoints").mkdir()
+    for name in "ab":
+        write_frames(tmp_path / "keypoints" / name, {n: [person()] for n in range(30)})
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    _, table = build_poses(study, index_of(("a", "present", *segment, n_frames), ("b", "present", 0, 30, 30)))
+    assert table["status"].tolist() == ["unreadable", "present"]
+    start, end = segment
+    what, todo = f"the sign is frames {start} to {end} of {n_frames}", "make the poses again, from the same file"
+    assert table["reason"][0] == f"{what}, the poses have 30; {todo}"
+
+
+def test_clips_without_any_joint_are_stored_unless_there_is_no_other(tmp_path):
+    (tmp_path / "keypoints").mkdir()
+    write_frames(tmp_path / "keypoints" / "a", {1: [], 2: []})
+    write_frames(tmp_path / "keypoints" / "b", {1: [person()]})
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    store, table = build_poses(study, index_of(("a", "present", 0, 2), ("b", "present", 0, 1)))
+    assert table["status"].tolist() == ["present", "present"]
+    assert not store.poses[0].any()
+    with pytest.raises(StudyError, match=r"no clip has poses under .*: all joints are missing"):
+        build_poses(study, index_of(("a", "present", 0, 2)))
+
+
+def test_poses_are_found_without_leading_zeros_and_in_folders_of_glosses(tmp_path):
+    for place, at in (("book/00012", 3.0), ("13", 4.0)):
+        (tmp_path / "keypoints" / place).parent.mkdir(parents=True, exist_ok=True)
+        write_frames(tmp_path / "keypoints" / place, {1: [person(at=(at, 0.0), size=0.0)]})
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    store, _ = build_poses(study, index_of(("00012", "present", 0, 1), ("00013", "present", 0, 1)))
+    assert [clip[0, 0, 0] for clip in store.poses] == [3.0, 4.0]
 
 
 def test_hands_are_found_in_any_archive_of_the_data_root(tmp_path):
@@ -255,8 +391,8 @@ def test_a_clip_that_cannot_be_read_is_a_row_with_its_reason_and_no_clip_of_the_
     assert table["status"].tolist() == ["unreadable", "unreadable", "present", "unreadable"]
     assert table["frames"].tolist() == [0, 0, 1, 0]
     late, absent, good, broken = table["reason"]
-    assert late == "frames 4 to 9 lie outside its 1 frames"
-    assert absent.startswith(os.path.join("keypoints", "absent") + ": contains no keypoint files")
+    assert late == "the sign is frames 4 to 9 of 1, the poses have 1; make the poses again, from the same file"
+    assert absent == "clip absent is no longer in keypoints; run the notebook 01_dataset again"
     assert good == ""
     assert broken.startswith(os.path.join("keypoints", "broken", "image_00001_keypoints.json") + ": no OpenPose")
 
@@ -274,14 +410,18 @@ def test_damaged_or_missing_hand_landmarks_cost_that_clip_alone(tmp_path):
     store, table = build_poses(study, index_of(*((name, "present", 0, 3) for name in names)))
     assert store.video_id.tolist() == ["good"]
     assert table["status"].tolist() == ["unreadable"] * 3 + ["present"]
-    assert table["reason"].str.contains("hand landmarks").tolist() == [True] * 3 + [False]
+    assert table["reason"].str.contains("hand landmarks").tolist() == [False, True, True, False]
 
 
 def test_a_study_without_any_clip_is_an_error(tmp_path):
     study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
+    with pytest.raises(StudyError, match="hands is missing"):
+        build_poses(study, index_of(("a", "present", 0, 3)))
+    (tmp_path / "hands").mkdir()
+    np.savez(tmp_path / "hands" / "a.npz", b=np.zeros((3, 2, 21, 3)))
     with pytest.raises(StudyError, match="own"):
         build_poses(study, index_of(("a", "missing", 0, 3)))
-    with pytest.raises(StudyError, match="clip a: no hand landmarks"):
+    with pytest.raises(StudyError, match="clip a is no longer in hands"):
         build_poses(study, index_of(("a", "present", 0, 3)))
 
 

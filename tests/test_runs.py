@@ -9,12 +9,15 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import lib.models
 import lib.runs
 from helpers import CLIPS, GLOSSES, RECIPE, clip_of
 from lib.data.clip_store import build_clips
 from lib.data.loaders import PoseBatches
+from lib.data.poses import PoseStore
 from lib.evaluation import write_metrics
 from lib.figures.runs import attention_over_time
 from lib.models import family_of
@@ -127,6 +130,28 @@ def test_a_recipe_file_without_the_keys_it_needs_is_one_line_that_names_it(recip
     assert "broken.yaml" in problem("broken")
 
 
+KEYS = st.sampled_from(["model", "variant", "options", "train", "train.epochs", "augment", "frames", "x"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["spobet", "i3d", "", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(change=st.dictionaries(KEYS, VALUES, max_size=3), text=st.none() | st.binary(max_size=20), whole=st.booleans())
+def test_any_file_and_any_change_are_a_recipe_or_a_one_line_error(recipes, tmp_path, change, text, whole):
+    recipes("any", RECIPE | change if whole else RECIPE)
+    if text is not None:
+        (tmp_path / "any.yaml").write_bytes(text)
+    message = "one line"
+    try:
+        read_recipe("any", {} if whole else change)
+    except StudyError as error:
+        message = str(error)
+    assert len(message.splitlines()) == 1
+
+
 # ---- a run ---------------------------------------------------------------------------------------------
 
 
@@ -162,6 +187,41 @@ def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(s
     np.testing.assert_array_equal(batches.clips[1], clip_of(6)[1:-1])
     np.testing.assert_array_equal(batches.targets.argmax(1), [1, 2, 0, 1])
     assert batches[0][0].shape == (4, 16, 42, 3)  # 12 frames at most, then to a multiple of 8
+
+
+def test_the_clip_to_draw_is_the_first_with_enough_joints_then_that_with_most_then_one_of_another_split(study):
+    run = PoseRun(study, "small-s0")
+    of_test = run.clips("test")["video_id"].tolist()
+    assert run.show("test")[0] == of_test[1]  # the first one has three frames
+    run.poses[of_test[1]][:] = 0
+    video_id, gloss, clip = run.show("test")
+    assert video_id == of_test[2]
+    assert gloss == run.clips("test")["gloss"].iloc[2]
+    assert len(clip) == run.config.max_frames < len(run.poses[video_id])
+    for number, video_id in enumerate(of_test):
+        run.poses[video_id][:] = 0
+        run.poses[video_id][:number, 0] = 1
+    assert run.show("test")[0] == "00003"  # the first of any split with as many frames
+    for video_id in run.poses.keys() - set(of_test):
+        run.poses[video_id][:] = 0
+    assert run.show("test")[0] == of_test[-1]
+
+
+def test_clips_without_any_joint_are_scored_like_the_others(study):
+    store = PoseStore.load(study.paths.poses)
+    run = PoseRun(study, "small-s0")
+    first = run.clips("test")["video_id"].iloc[0]
+    for video_id, clip in zip(store.video_id, store.poses, strict=True):
+        clip[:] = 0 if video_id == first else clip
+    store.save(study.paths.poses)
+    run = PoseRun(study, "small-s0")
+    model = run.build()
+    run.pretrain(model)
+    run.train(model)
+    predictions = run.predict(model, "test")
+    assert predictions.video_id[0] == first
+    assert np.isfinite(predictions.logits).all()
+    assert run.show("test")[0] != first
 
 
 def test_training_batches_are_augmented_by_the_recipe_and_drawn_from_the_runs_seed(study):
@@ -303,7 +363,18 @@ def test_checkpoints_of_another_recipe_or_other_clips_are_left_behind_and_that_i
     run = PoseRun(study, "small-s0")
     assert run.open_folder("train") == folder
     assert not (folder / "best.weights.h5").exists()
-    assert "training starts from scratch" in capsys.readouterr().out
+    assert "training starts from scratch" in (said := capsys.readouterr().out)
+    assert "data/three/runs/small-s0/train-old-1; delete" in said
+    assert (folder.with_name("train-old-1") / "best.weights.h5").exists()
+
+
+def test_checkpoints_that_were_set_aside_are_never_overwritten(study):
+    for number, rate in enumerate((0.1, 0.2, 0.3)):
+        study.runs[0].set["train.learning_rate"] = rate
+        (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").write_text(f"{number}")
+    runs = study.paths.training("small-s0")
+    kept = {path.parent.name: path.read_text() for path in runs.glob("*/best.weights.h5")}
+    assert kept == {"train-old-1": "0", "train-old-2": "1", "train": "2"}
 
 
 def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
@@ -312,6 +383,26 @@ def test_checkpoints_of_the_same_recipe_and_clips_are_kept(study):
         folder = run.open_folder("train")
         Path(folder / "best.weights.h5").touch()
     assert sorted(path.name for path in folder.iterdir()) == ["best.weights.h5", "run.json"]
+
+
+def test_checkpoints_from_before_a_setting_was_added_are_kept(study):
+    folder = PoseRun(study, "small-s0").open_folder("train")
+    (folder / "best.weights.h5").touch()
+    identity = json.loads((folder / "run.json").read_text())
+    del identity["train"]["label_smoothing"], identity["data"]
+    (folder / "run.json").write_text(json.dumps(identity))
+    assert (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").exists()
+    identity["train"]["label_smoothing"] = 0.7
+    (folder / "run.json").write_text(json.dumps(identity))
+    assert not (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").exists()
+
+
+def test_poses_that_were_mended_train_anew(study):
+    folder = PoseRun(study, "small-s0").open_folder("train")
+    (folder / "best.weights.h5").touch()
+    store = PoseStore.load(study.paths.poses)
+    PoseStore(store.video_id, [clip * 0.9 for clip in store.poses]).save(study.paths.poses)
+    assert not (PoseRun(study, "small-s0").open_folder("train") / "best.weights.h5").exists()
 
 
 def test_attention_of_the_classification_token_has_a_weight_for_every_frame(study):
@@ -361,6 +452,18 @@ def clip_study(study, recipes):
     index.to_parquet(study.paths.index)
     build_clips(index, study.paths.clips, size=64, workers=1).to_parquet(study.paths.clips_table, index=False)
     return study
+
+
+def test_checkpoints_of_clips_of_another_length_are_set_aside_and_those_of_former_versions_kept(clip_study):
+    folder = ClipRun(clip_study, "rgb").open_folder("train")
+    identity = json.loads((folder / "run.json").read_text())
+    del identity["data"]
+    identity["frames"] = identity.pop("lengths")  # as they were written
+    (folder / "run.json").write_text(json.dumps(identity))
+    (folder / "best.weights.h5").touch()
+    assert (ClipRun(clip_study, "rgb").open_folder("train") / "best.weights.h5").exists()
+    clip_study.runs[-1].set["frames"] = CLIP_RECIPE["frames"] + 1
+    assert not (ClipRun(clip_study, "rgb").open_folder("train") / "best.weights.h5").exists()
 
 
 def test_a_run_is_opened_as_the_kind_that_its_model_asks_for(clip_study):

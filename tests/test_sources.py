@@ -1,6 +1,7 @@
 """Building the index: frame numbers in the file, and what the sources hold of each clip."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from helpers import encode_video, numbered_images
 from lib.data.index import read_index
-from lib.data.sources import _Content, _row, build_index, to_file_frames
+from lib.data.sources import Content, _row, build_index, list_files, to_file_frames
 from lib.paths import Paths
 from lib.settings import StudyError
 
@@ -30,6 +31,39 @@ def annotated(root):
 def study(root, **other):
     fields = {"root": root, "subset": 2, "sources": ["hands"], "split": "official", "layout": "hands-42"}
     return SimpleNamespace(**(fields | {"drop_duplicates": False} | other))
+
+
+def test_the_list_of_files_changes_with_each_file_that_is_added_removed_or_replaced(tmp_path):
+    files = ("videos/00001.mp4", "keypoints/00001/1_keypoints.json", "keypoints/00001/2_keypoints.json")
+    annotated(tmp_path)
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    videos = study(tmp_path, sources=["videos", "keypoints"])
+    seen = [list_files(videos)]
+    assert [line.split("\t")[0] for line in seen[0].splitlines()] == ["annotations/WLASL2.json", *sorted(files)]
+    (tmp_path / "keypoints" / "00001" / "._1_keypoints.json").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "notes.txt").touch()
+    assert list_files(videos) == seen[0]
+    for change in (
+        lambda path: path.write_text("longer than before"),
+        lambda path: os.utime(path, (1, 1)),
+        lambda path: path.unlink(),
+        lambda path: path.with_name("3_keypoints.json").touch(),
+    ):
+        change(tmp_path / files[1])
+        seen.append(list_files(videos))
+    assert len({*seen}) == 5
+
+
+def test_the_list_of_own_clips_has_those_that_the_listing_names(tmp_path):
+    rows = [f"{split}-{gloss}.mp4,{gloss},{split}" for gloss in ("yes", "no") for split in ("train", "val", "test")]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,gloss,split", *rows]))
+    for name in ("train-yes.mp4", "unlisted.mp4"):
+        (tmp_path / name).touch()
+    names = [line.split("\t")[0] for line in list_files(study(tmp_path, sources=["clips"])).splitlines()]
+    assert names == ["clips.csv", "train-yes.mp4"]
 
 
 # ---- frame numbers -------------------------------------------------------------------------------------
@@ -112,7 +146,7 @@ def test_index_has_every_official_clip_with_its_status(tmp_path):
     index = build_index(study(root)).set_index("video_id")
     assert index.index.tolist() == ["00001", "00002", "00003"]
     assert index.loc["00001", "status"] == "present"
-    assert index.loc["00002", "status"].startswith("unreadable: 00002 has shape (3, 7)")
+    assert index.loc["00002", "status"].startswith("unreadable: clip 00002: hand landmarks are float64 of shape (3, 7)")
     assert index.loc["00003", "status"] == "missing"
     assert index["n_frames"].tolist() == [40, pd.NA, pd.NA]
     assert (index.loc["00001", "frame_start"], index.loc["00001", "frame_end"]) == (10, 40)
@@ -128,7 +162,7 @@ def test_same_array_has_same_content_and_another_has_another(tmp_path):
 
 def test_clip_is_present_only_when_every_source_has_it(tmp_path):
     root = with_hands(tmp_path, **{"00001": hands(4)})
-    (root / "videos").mkdir()
+    encode_video(root / "videos" / "00002.mp4", numbered_images(3))
     index = build_index(study(root, sources=["hands", "videos"])).set_index("video_id")
     assert index.loc["00001", "status"] == "missing"
     assert index.loc["00001", "n_frames"] == 4
@@ -150,7 +184,7 @@ def test_keypoints_are_read_to_the_end_and_a_broken_frame_is_named_without_its_f
 
 def test_notes_of_all_sources_and_of_the_listing_stand_in_one_column_each_once():
     clip = {"frame_start": 1, "frame_end": -1, "fps": 25.0, "notes": "blurred"}
-    contents = [_Content("a", 9, notes="mirrored"), None, _Content("b", 9, notes="blurred")]
+    contents = [Content("a", 9, notes="mirrored"), None, Content("b", 9, notes="blurred")]
     assert _row(clip, contents)["notes"] == "blurred; mirrored"
     assert _row(clip | {"notes": ""}, [None])["notes"] == ""
 
@@ -162,12 +196,68 @@ def test_what_is_odd_in_a_video_reaches_the_index_and_stops_nothing(tmp_path):
         encode_video(root / "videos" / name, numbered_images(30), matrix=(-1, 0, 0, 1))
     index = build_index(study(root, sources=["videos"])).set_index("video_id")
     assert index["status"].tolist() == ["present", "present", "missing"]
-    assert index["notes"].tolist() == ["", "mirrored by its display matrix", ""]  # a .ts file has no display matrix
+    odd = "mirrored by its display matrix; not read: videos/00002.ts"
+    assert index["notes"].tolist() == ["", odd, ""]  # a .ts file has no display matrix
     assert index.loc["00002", "path"].endswith(".mp4")  # of two files, the one whose suffix comes first
+
+
+def test_nothing_found_says_what_was_looked_for_and_what_lies_there(tmp_path):
+    root = with_hands(tmp_path, one=hands(4), two=hands(4))
+    line = "hands: 0 of 3 official clips are there; looked for hands/00001 in [*].npz, found 2 under other names, such"
+    with pytest.raises(StudyError, match=line) as error:
+        build_index(study(root))
+    assert str(error.value).startswith(f"{root}: ")
+    for source in ("videos", "keypoints"):
+        (root / source / "elsewhere").mkdir(parents=True)
+        with pytest.raises(StudyError, match=rf"{source}: 0 of 3 official clips are there; looked for {source}/00001"):
+            build_index(study(root, sources=[source], layout="openpose-54"))
+
+
+def test_videos_are_found_without_leading_zeros_and_in_folders_of_glosses(tmp_path):
+    root = annotated(tmp_path)
+    encode_video(root / "videos" / "1.mp4", numbered_images(3))
+    encode_video(root / "videos" / "book" / "00002.mp4", numbered_images(4))
+    for name in ("3.mp4", "03.mp4", "book/00002.mkv"):
+        encode_video(root / "videos" / name, numbered_images(5))
+    index = build_index(study(root, sources=["videos"])).set_index("video_id")
+    assert index["status"].tolist() == [
+        "present", "present", "unreadable: 03 and 3 may each be clip 00003; give one of them this name",
+    ]  # fmt: skip
+    assert index["n_frames"].tolist()[:2] == [3, 4]
+    assert index["notes"].tolist() == ["", "not read: videos/book/00002.mkv", ""]
+    assert str(root) not in "".join(index["status"] + index["notes"])
+
+
+def test_numbers_that_are_not_finite_are_missing_joints_and_noted(tmp_path):
+    odd = hands(4)
+    odd[1, 0, 5, 0], odd[1, 0, 6, 1], odd[3, 1, 0, 0] = np.nan, np.nan, np.inf
+    odd[0, 0, :, 2] = np.nan  # depth, which no model reads
+    root = with_hands(tmp_path, **{"00001": hands(40), "00002": odd})
+    index = build_index(study(root)).set_index("video_id")
+    assert index["status"].tolist() == ["present", "present", "missing"]
+    assert index["notes"].tolist() == ["", "2 hands without a finite place, taken as missing", ""]
+    people = [{"pose_keypoints_2d": [float("nan")] * 3 + [0.5] * 72}]
+    for frame, content in enumerate([people, people, []], start=1):
+        path = root / "keypoints" / "00001" / f"image_{frame:05d}_keypoints.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"people": content}))
+    notes = build_index(study(root, sources=["keypoints"], layout="openpose-54"))["notes"]
+    assert notes[0] == "joints without a finite place in 2 frames, taken as missing"
+
+
+def test_sources_of_different_lengths_are_noted(tmp_path):
+    root = with_hands(tmp_path, **{"00001": hands(4), "00002": hands(3)})
+    for name in ("00001", "00002"):
+        encode_video(root / "videos" / f"{name}.mp4", numbered_images(3))
+    notes = build_index(study(root, sources=["videos", "hands"])).set_index("video_id")["notes"]
+    assert notes.tolist() == ["3 and 4 frames in its sources, scaled", "", ""]
 
 
 def test_absent_source_is_an_error_that_says_what_to_do(tmp_path):
     root = annotated(tmp_path)
+    with pytest.raises(StudyError, match=r"hands is missing; put the hands there, or remove 'hands' from the study's"):
+        build_index(study(root))
+    (root / "hands").mkdir()
     with pytest.raises(StudyError, match=r"hands holds no .npz with hand landmarks"):
         build_index(study(root))
     with pytest.raises(StudyError, match=r"videos is missing; put the videos there"):

@@ -15,8 +15,9 @@ from lib import training
 from lib.data.loaders import PoseBatches
 from lib.models import build
 from lib.models.spobet import MaskedFrames
+from lib.optimizers import RAdam, Schedule, make_optimizer
 from lib.recipes import Training
-from lib.training import Progress, RAdam, Schedule, computes_in_bfloat16, fit, make_optimizer, patience_is_over, prepare
+from lib.training import Progress, computes_in_bfloat16, fit, patience_is_over, prepare
 
 TINY = {
     "layout": "hands-42", "normalisation": "robust", "width": 8, "depth": 1, "heads": 2, "feed_forward": 16,
@@ -251,6 +252,44 @@ def test_radam_steps_as_torchs_own_before_and_after_the_variance_is_known():
         path.append(theirs.detach().numpy().copy())
     assert np.abs(path[4] - start).max() > 0.1  # moved while rho <= 5
     assert np.abs(path[19] - path[5]).max() > 0.01  # and afterwards
+
+
+CLIPPED = {"clip_norm": 1.0, "average": 0.7}
+OPTIMIZERS = [
+    ({"optimizer": "adam"}, keras.optimizers.Adam),
+    ({"optimizer": "adamw", "weight_decay": 0.3, **CLIPPED}, keras.optimizers.AdamW),
+    ({"optimizer": "adamw", "weight_decay": 0.0}, keras.optimizers.AdamW),
+    ({"optimizer": "rmsprop", "momentum": 0.9, "epsilon": 1.0, **CLIPPED}, keras.optimizers.RMSprop),
+    ({"optimizer": "rmsprop"}, keras.optimizers.RMSprop),
+]
+
+
+@pytest.mark.parametrize(("settings", "peer"), OPTIMIZERS)
+def test_optimisers_step_as_those_of_keras(settings, peer, monkeypatch):
+    """Also where axes lie in memory in another order than they are counted, in weights and in gradients."""
+
+    def steps():
+        rng = np.random.default_rng(0)
+        shapes = {"kernel": (3, 4), "bias": (5,), "turned_kernel": (2, 3, 4)}
+        weights = [keras.Variable(rng.normal(size=s).astype(np.float32), name=n) for n, s in shapes.items()]
+        weights[2].value.data = weights[2].value.data.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+        optimizer = make_optimizer(Training(learning_rate=0.1, **settings), steps=10)
+        optimizer.build(weights)
+        for _ in range(7):
+            grads = [torch.tensor(3 * rng.normal(size=w.shape[::-1]).astype(np.float32)) for w in weights]
+            with torch.no_grad():
+                optimizer.apply([grad.permute(*range(grad.ndim)[::-1]) for grad in grads], weights)
+        averages = optimizer._model_variables_moving_average if settings.get("average") else []
+        return type(optimizer), [keras.ops.convert_to_numpy(value) for value in [*weights, *averages]]
+
+    kind, ours = steps()
+    monkeypatch.setattr("lib.optimizers._classes", lambda: {settings["optimizer"]: peer})
+    peers, theirs = steps()
+    assert kind.__module__ == "lib.optimizers"
+    assert issubclass(peers, peer)
+    assert peers is not kind
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 def test_weight_decay_shrinks_matrices_and_leaves_biases_norms_and_embeddings():

@@ -142,6 +142,12 @@ def test_withdrawn_clips_of_the_nslt_files_are_left_out(tmp_path):
         ({"frame_start": 9, "frame_end": 3}, "WLASL2.json: clip 00002 runs from frame 9 to 3"),
         ({"fps": 0}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
         ({"bbox": [1, 2, 3]}, r"WLASL2.json: key '\[0\].instances\[0\].bbox'"),
+        ({"bbox": [1, 2, 3, 2**70]}, r"WLASL2.json: key '\[0\].instances\[0\].bbox\[3\]'"),
+        ({"frame_start": 2**70}, r"WLASL2.json: key '\[0\].instances\[0\].frame_start'"),
+        ({"signer_id": 2**70}, r"WLASL2.json: key '\[0\].instances\[0\].signer_id'"),
+        ({"fps": 1e-300}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
+        ({"fps": float("inf")}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
+        ({"fps": float("nan")}, r"WLASL2.json: key '\[0\].instances\[0\].fps'"),
         ({"video_id": "00001"}, "WLASL2.json: clip 00001 appears more than once"),
     ],
 )
@@ -157,6 +163,7 @@ def test_wrong_field_of_a_rich_file_is_named(tmp_path, change, message):
         ({"subset": "dev"}, "nslt_2.json: key '00001.subset'"),
         ({"action": [2, 1, 9]}, "nslt_2.json: clip 00001 has class 2, the classes of this subset are 0 to 1"),
         ({"action": [0, 1]}, "nslt_2.json: key '2' is missing in 00001.action"),
+        ({"action": [0, 1, 2**70]}, r"nslt_2.json: key '00001.action\[2\]'"),
         ({"action": [0, 0, 9]}, "nslt_2.json: clip 00001 runs from frame 0 to 9"),
     ],
 )
@@ -173,6 +180,114 @@ def test_broken_json_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"WLASL2.json: Invalid JSON.*download it again") as error:
         read_annotations(root, 2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["rich", "nslt"])
+def test_a_byte_order_mark_changes_nothing(tmp_path, kind):
+    files = {"rich": rich_file(TWO_GLOSSES), "nslt": nslt_file(TWO_GLOSSES)}
+    plain, marked = (write(tmp_path / name, **{kind: files[kind]}) for name in ("plain", "marked"))
+    for path in (marked / "annotations").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    pd.testing.assert_frame_equal(read_annotations(marked, 2), read_annotations(plain, 2))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+@pytest.mark.parametrize("name", ["WLASL2.json", "nslt_2.json", "wlasl_class_list.txt"])
+def test_another_encoding_is_named_with_what_to_do(tmp_path, encoding, name):
+    files = {"rich": rich_file(TWO_GLOSSES)} if name.startswith("WLASL") else {"nslt": nslt_file(TWO_GLOSSES)}
+    path = write(tmp_path, **files) / "annotations" / name
+    path.write_bytes((path.read_text() + "é").encode(encoding))
+    with pytest.raises(StudyError, match=rf"{name}: is not UTF-8 \(.* at byte .*\); save it as UTF-8"):
+        read_annotations(tmp_path, 2)
+
+
+def test_files_that_systems_leave_beside_the_annotations_are_not_read(tmp_path):
+    root = write(tmp_path, nslt=nslt_file(TWO_GLOSSES))
+    for path in list((root / "annotations").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert len(read_annotations(root, 2)) == 3
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_two_glosses_of_one_name_are_refused(tmp_path, rich):
+    clips = [{"gloss": gloss, "instances": []} for gloss in ("book", "all", "book")]
+    clips[0]["instances"] = TWO_GLOSSES["book"]
+    files = {"rich": clips} if rich else {"nslt": nslt_file(TWO_GLOSSES)}
+    root = write(tmp_path, **files, glosses=("book", "all", "book"), subset=3)
+    problem = r"classes 0 and 2 are both the gloss 'book'; rename one, or download the file again"
+    with pytest.raises(StudyError, match=rf"(WLASL3.json|wlasl_class_list.txt): {problem}"):
+        read_annotations(root, 3)
+
+
+def test_two_glosses_of_one_name_beyond_the_subset_do_no_harm(tmp_path):
+    clips = [{"gloss": gloss, "instances": TWO_GLOSSES.get(gloss, [])} for gloss in ("book", "all", "book2", "book2")]
+    assert len(read_annotations(write(tmp_path, rich=clips), 2)) == 3
+
+
+def test_glosses_without_any_clip_are_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"annotations: the first 2 glosses have no clip"):
+        read_annotations(write(tmp_path, rich=rich_file({"book": [], "all": []})), 2)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["train", "", "x", "\ud800", "é\0"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["gloss", "a"]), inner, max_size=3),
+    max_leaves=4,
+)
+FIELDS = st.sampled_from(["video_id", "split", "frame_start", "frame_end", "fps", "bbox", "signer_id", "source"])
+
+
+@settings(max_examples=200)
+@given(
+    change=st.dictionaries(FIELDS, VALUES, max_size=2), action=VALUES, gloss=VALUES, whole=VALUES, n=st.integers(0, 9)
+)
+def test_any_annotations_are_a_table_of_all_clips_that_can_be_stored_or_a_one_line_error(
+    tmp_path_factory, change, action, gloss, whole, n
+):
+    glosses = {"book": [TWO_GLOSSES["book"][0] | change, TWO_GLOSSES["book"][1]], "all": TWO_GLOSSES["all"]}
+    rich, nslt = rich_file(glosses), nslt_file(TWO_GLOSSES)
+    if n < 3:  # the first two change other things, too
+        rich[1]["gloss"], nslt["00001"]["action"] = gloss, action
+    if n == 0:
+        rich = nslt = whole
+    root = tmp_path_factory.mktemp("wlasl")
+    for files in ({"rich": rich}, {"nslt": nslt}):
+        where = write(root / next(iter(files)), **files)
+        table, message = None, "one line"
+        try:
+            table = read_annotations(where, 2)
+        except StudyError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1
+        if table is not None:
+            assert len(table) == 3
+            table.to_parquet(where / "index.parquet")
+
+
+@settings(max_examples=100)
+@given(content=st.binary(max_size=40) | st.text("0123\t\r\n \ufeffbé", max_size=20).map(str.encode))
+def test_any_class_list_names_every_class_or_is_a_one_line_error(tmp_path_factory, content):
+    root = write(tmp_path_factory.mktemp("wlasl"), nslt=nslt_file(TWO_GLOSSES))
+    (root / "annotations" / "wlasl_class_list.txt").write_bytes(content)
+    names, message = ["a", "b"], "one line"
+    try:
+        names = read_annotations(root, 2).drop_duplicates("label")["gloss"].tolist()
+    except StudyError as error:
+        message = str(error)
+    assert len(message.splitlines()) == 1
+    assert len(set(names)) == 2
+    assert all(names)
+
+
+@settings(max_examples=60)
+@given(content=st.binary(max_size=60))
+def test_any_bytes_are_a_one_line_error(tmp_path_factory, content):
+    for name in ("WLASL2.json", "nslt_2.json"):
+        root = write(tmp_path_factory.mktemp("wlasl"))
+        (root / "annotations" / name).write_bytes(content)
+        with pytest.raises(StudyError) as error:
+            read_annotations(root, 2)
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_absent_annotations_and_class_list_are_named(tmp_path):

@@ -1,7 +1,6 @@
 """The real Snakefile and launcher, on stand-in notebooks that write the files which the real ones write."""
 
 import ast
-import fcntl
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import nbformat
 import pytest
 import yaml
 
-from lib.paths import REPOSITORY
+from lib.paths import REPOSITORY, locked
 
 PARAMETERS = 'study = "tiny"\ndata = ""\nrun = ""\nsearch = ""'
 IMPORTS = "from pathlib import Path\nfrom lib.settings import StudyError\nfrom lib.study import load_study"
@@ -54,6 +53,7 @@ class Bench:
     """A scratch repository: the real workflow/ and lib/, stand-in notebooks, a study and a data root."""
 
     root: Path
+    file: str = "tiny.yaml"
 
     def notebook(self, step, last_cell="print('epoch 1/1')"):
         cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, IMPORTS, WRITE, last_cell)]
@@ -65,12 +65,12 @@ class Bench:
         nbformat.write(content, self.root / "notebooks" / f"{step}.ipynb")
 
     def study(self, **keys):
-        (self.root / "tiny.yaml").write_text(yaml.safe_dump(STUDY | keys))
+        (self.root / self.file).write_text(yaml.safe_dump(STUDY | keys))
 
     def start(self, *options, data="wlasl"):
         """Start the study in a process group of its own, its arguments in the order of the Makefile's."""
         return subprocess.Popen(
-            [sys.executable, "workflow/run.py", "tiny.yaml", data, *options, "--cores", "all"],
+            [sys.executable, "workflow/run.py", self.file, data, *options, "--cores", "all"],
             cwd=self.root,
             env=os.environ | {"STUDY_HOME": str(self.root), "PYTHONPATH": str(self.root)},
             stdout=subprocess.PIPE,
@@ -93,6 +93,10 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path, repository):
+    return make_bench(tmp_path, repository)
+
+
+def make_bench(tmp_path, repository, **options):
     shutil.copytree(repository / "workflow", tmp_path / "workflow")
     shutil.copytree(repository / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "data").mkdir()
@@ -107,7 +111,7 @@ def bench(tmp_path, repository):
     (tmp_path / "wlasl" / "annotations" / "WLASL2.json").write_text(json.dumps(glosses))
     (tmp_path / "wlasl" / "hands").mkdir()
     (tmp_path / "wlasl" / "hands" / "hands.npz").write_bytes(b"stand-in")
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, **options)
     bench.study()
     for step in STAND_INS:
         bench.notebook(step)
@@ -162,6 +166,55 @@ def test_the_backend_that_was_found_faster_trains_and_torch_where_that_is_short(
     assert result.returncode == 0, result.stderr
     assert "measuring" not in result.stderr
     assert (bench.root / "notebooks" / "trained_on").read_text() == backend
+
+
+@pytest.mark.parametrize("folder", ['it\'s a Stüdy of "signs" (1) $HOME', "a;b & c #d %20 *?[e]"])
+def test_a_study_runs_in_a_folder_of_any_name(tmp_path, repository, folder):
+    (tmp_path / folder).mkdir()
+    bench = make_bench(tmp_path / folder, repository, file="tiny.yml")
+    (bench.root / "wlasl").rename(bench.root / "my data's root")
+    result = bench.make(data="my data's root")
+    assert result.returncode == 0, result.stderr
+    assert (bench.root / "reports/tiny/tables/comparison.md").exists()
+    assert "Nothing to be done" in bench.make(data="my data's root").stderr
+
+
+def test_a_folder_with_braces_is_refused_in_one_line(tmp_path, repository):
+    (tmp_path / "my {study}").mkdir()
+    result = make_bench(tmp_path / "my {study}", repository).make()
+    assert result.returncode != 0
+    assert "rename the folder" in result.stderr.strip()
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_replaced_in_place_is_indexed_again_even_by_an_older_one(bench):
+    assert bench.make("data/tiny/index.parquet").returncode == 0
+    (bench.root / "wlasl/hands/._hands.npz").touch()  # of a Mac, and no file of the study
+    assert "Nothing to be done" in bench.make("data/tiny/index.parquet").stderr
+    mended = bench.root / "wlasl" / "hands" / "hands.npz"
+    mended.write_bytes(b"mended")
+    os.utime(mended, (1, 1))
+    assert re.search(r"^dataset +1$", bench.make("--dry-run", "data/tiny/index.parquet").stdout, re.MULTILINE)
+
+
+def test_a_scheduler_is_told_the_limits_of_the_study_file(bench, monkeypatch):
+    """Stand-ins for SLURM's commands; sbatch notes how it was called, and the job never ends."""
+    bench.study(hours={"data": 30.5})
+    tools = bench.root / "tools"
+    tools.mkdir()
+    answers = dict.fromkeys(("squeue", "sacct", "sacctmgr", "scontrol"), "echo") | {"sinfo": "echo 'all*'"}
+    answers["sbatch"] = 'echo "$@" > "${0%/*}/called.part"; mv "${0%/*}/called.part" "${0%/*}/called"; echo 1'
+    for name, answer in answers.items():
+        (tools / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    process = bench.start("--workflow-profile", "workflow/profiles/slurm")
+    while not (tools / "called").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert re.search(r"-t 1830\b", (tools / "called").read_text())
 
 
 def test_study_with_poses_but_no_run_on_them_has_no_pose_store(bench):
@@ -308,8 +361,7 @@ def test_tune_runs_the_searches_alone_with_as_many_workers_as_are_asked_for(tuni
 def test_step_that_is_still_running_is_not_started_twice(bench):
     lock = bench.root / "data" / "tiny" / "unfinished" / "01_dataset.lock"
     lock.parent.mkdir(parents=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(lock):
         result = bench.make()
     assert result.returncode != 0
     assert result.stderr.splitlines()[-1] == "error: 01_dataset is already running; wait for it or stop it"

@@ -8,11 +8,13 @@ Problems that can be found before any work is done are reported here, in one lin
 import os
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import snakemake.cli
 
-from lib.data.sources import list_clips
-from lib.paths import home
+from lib.data.sources import list_clips, list_files
+from lib.machine import cores
+from lib.paths import REPOSITORY, home, replacing
 from lib.recipes import read_recipe
 from lib.settings import StudyError
 from lib.study import READABLE, Study, load_study, read_space
@@ -30,7 +32,19 @@ def main(name: str, data: str, options: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     home().mkdir(parents=True, exist_ok=True)
+    if study.root.is_dir():  # else the study makes its data, and this list, first
+        update_listing(study)
+    # Snakemake's own count of "all" cores knows no container's quota.
+    options = [str(cores()) if option == "all" else option for option in options]
     return run(study, [*arguments(name, data), *options])
+
+
+def update_listing(study: Study) -> None:
+    """Write the list of the files that the index is made from, unless it is as it was: a newer one means new work."""
+    files, path = list_files(study), study.paths.listing
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="surrogateescape") != files:
+        with replacing(path) as partial:
+            partial.write_text(files, encoding="utf-8", errors="surrogateescape")
 
 
 def run(study: Study, arguments: list[str]) -> int:
@@ -58,6 +72,8 @@ def from_home(data: str) -> str:
 
 def check(study: Study, *, generated: bool) -> None:
     """Raise StudyError for a recipe, space, data root, annotation file or source that is absent, broken or unusable."""
+    if {"{", "}"} & set(f"{REPOSITORY}{home()}"):
+        raise StudyError(f"{REPOSITORY}: Snakemake takes {{ and }} in a path for patterns; rename the folder")
     for search in study.searches:
         read_space(search)
     if not (study.synthetic and generated):
@@ -90,8 +106,9 @@ def arguments(name: str, data: str) -> list[str]:
 
     --nolock, because each step holds a lock of its own, which ends with its process (run_notebook.py).
     """
-    config = [f"study={Path(name).absolute() if name.endswith('.yaml') else name}"]
-    config += [f"data={data}"] if data else []  # Snakemake would read an empty value as None
+    path = str(Path(name).absolute()) if name.endswith((".yaml", ".yml")) else name
+    config = [f"study={quote(path)}"]  # Snakemake reads values as YAML, without their quotation marks
+    config += [f"data={quote(data)}"] if data else []  # and an empty one as None
     # Workers of each search and threads of each training, exported by the Makefile.
     config += [f"{key.lower()}={os.environ[key]}" for key in ("WORKERS", "THREADS") if os.environ.get(key)]
     return [
@@ -103,4 +120,7 @@ def arguments(name: str, data: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--list":  # a step of the workflow, after the sample's data have been made
+        update_listing(load_study(*sys.argv[2:]))
+        sys.exit()
     sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

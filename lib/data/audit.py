@@ -1,10 +1,13 @@
 """The audit of a data set: coverage, unreadable files, duplicates, and signers that test shares with train."""
 
+import os
 from collections.abc import Iterable
 
 import pandas as pd
 
+from lib.data.find import HALF, locate, other_files, shortfall
 from lib.data.index import duplicates, present
+from lib.data.own_clips import ignored, name_missing
 from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements
 from lib.study import Study
 
@@ -65,11 +68,31 @@ def _clips(index: pd.DataFrame, study: Study) -> list[Row]:
     return [
         ("clips_official", len(index), official),
         ("clips_present", int((kind == "present").sum()), f"readable in {' and '.join(study.sources)}"),
-        ("clips_missing", int((kind == "missing").sum()), "absent from at least one source"),
+        _missing(index["video_id"], kind == "missing", study),
         ("unreadable", int((kind == "unreadable").sum()), _listed(named[kind == "unreadable"])),
         ("clips_dropped", int((kind == "dropped").sum()), _listed(named[kind == "dropped"])),
+        _ignored(study),
         ("clips_with_notes", int(noted.sum()), _listed((index["video_id"] + " " + index["notes"])[noted])),
     ]
+
+
+def _missing(ids: pd.Series, missing: pd.Series, study: Study) -> Row:
+    """How many clips are missing: of own clips which, of WLASL's what else lies there when they are more than half."""
+    if "clips" in study.sources:
+        return "clips_missing", int(missing.sum()), _listed(name_missing(study.root, LISTED))
+    lines = ["absent from at least one source"]
+    for source in study.sources if missing.mean() > HALF else ():
+        found, others = locate(study.root, source, ids)
+        lines.append(shortfall(source, list(ids), found, others, study.root))
+    return "clips_missing", int(missing.sum()), "; ".join(filter(None, lines))
+
+
+def _ignored(study: Study) -> Row:
+    """How many files in the folders of the videos are not read, by their suffix."""
+    found = {"clips": ignored, "videos": lambda root: other_files(root / "videos")}.get(study.sources[0])
+    files = pd.Series(found(study.root) if found else [], dtype=str)
+    groups = files.groupby(files.map(lambda file: os.path.splitext(file)[1].lower() or "(no suffix)"))
+    return "files_ignored", len(files), _listed(f"{len(of)} {suffix}, such as {of.iloc[0]}" for suffix, of in groups)
 
 
 def _coverage(covered: pd.DataFrame, index: pd.DataFrame) -> list[Row]:

@@ -7,7 +7,6 @@ records what the clip was made from and how.
 
 import json
 import mmap
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +24,7 @@ from lib.data.augment import Layers, resize
 from lib.data.index import present
 from lib.data.person import MOVER, find_mover
 from lib.data.video import MARGIN, segment_end, square_frames
+from lib.machine import cores
 from lib.paths import replacing
 from lib.settings import StudyError
 from lib.study import Study
@@ -76,13 +76,13 @@ def build_clips(
 
     Frames [frame_start, frame_end), except black ones, are cropped to the `square` of the box and scaled to `size`.
     Without a box they are cropped to the person who moves (`find_person`) or to the largest centred square. `workers`
-    processes share the work (default: one for each core). A clip that was already made from the same file in the same
-    way is kept, so an interrupted build resumes. Files are written atomically. Returns one row per clip in index order:
+    processes share the work (default: `cores()`). A clip that was already made from the same file in the same way is
+    kept, so an interrupted build resumes. Files are written atomically. Returns one row per clip in index order:
     video_id, status (present | unreadable), reason ("" when present), frames, bytes.
     """
     rows = present(index).to_dict("records")
     work = [(_job(row, find_person, size, margin), clip_path(folder, row["video_id"])) for row in rows]
-    table = pd.DataFrame(_attempt_all(work, workers or os.cpu_count()), columns=["status", "reason", "frames", "bytes"])
+    table = pd.DataFrame(_attempt_all(work, workers or cores()), columns=["status", "reason", "frames", "bytes"])
     table.insert(0, "video_id", [row["video_id"] for row in rows])
     return table
 

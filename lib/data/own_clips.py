@@ -9,13 +9,12 @@ import csv
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from posixpath import normpath
+from pathlib import Path
 
 import pandas as pd
 
+from lib.data.find import composed, nearest, other_files, printable, speller, walk
 from lib.data.index import make_splits
 from lib.data.video import SUFFIXES
 from lib.data.wlasl import ANNOTATED_FPS, COLUMNS, SPLITS
@@ -42,10 +41,12 @@ def read_folder(root: Path) -> pd.DataFrame:
     split has none, or a gloss has none in train.
     """
     where = root / LISTING if (root / LISTING).is_file() else root
-    table = pd.DataFrame(_read_tree(root) if where == root else _read_listing(where))
+    table = pd.DataFrame(row for _, row in _rows(root))
     if table.empty:
-        raise StudyError(f"{where}: there is no clip; see data/README.md, 'Your own clips'")
-    table = table.assign(**make_splits(table))
+        there = f", only files such as '{found[0]}'" if (found := ignored(root)) else ""
+        raise StudyError(f"{where}: there is no clip{there}; see data/README.md, 'Your own clips'")
+    keys = table["path"].map(composed)  # so that names and splits are the same on every system
+    table = table.assign(**make_splits(table.assign(path=keys)))
     for split in SPLITS:
         if not (table["split"] == split).any():
             raise StudyError(f"{root}: split '{split}' has no clip; add some (to make splits, a gloss needs three)")
@@ -56,7 +57,7 @@ def read_folder(root: Path) -> pd.DataFrame:
         problem = f"gloss '{absent[0]}' has clips in {there} but none in train ({len(absent)} such)"
         raise StudyError(f"{root}: {problem}; add some to train, or remove the gloss")
     table = table.assign(
-        video_id=_ids(table["path"]),
+        video_id=_ids(keys.where(~keys.duplicated(keep=False), table["path"])),
         label=table["gloss"].map(glosses.index),
         signer=table["signer"].replace("", pd.NA).astype("string"),
         source=table.get("source", "unknown"),
@@ -70,17 +71,33 @@ def read_folder(root: Path) -> pd.DataFrame:
     return ordered.sort_values(["label", "video_id"], ignore_index=True)
 
 
-def watched(root: Path) -> list[Path]:
-    """The paths that are modified when clips are added or removed: clips.csv and the folders with clips, sorted."""
-    folders = {root / parent for path in read_folder(root)["path"] for parent in PurePosixPath(path).parents}
-    return sorted(path for path in {*folders, root / LISTING} if path.exists())
+def name_missing(root: Path, most: int) -> list[str]:
+    """Name the clips without a file: line of clips.csv, path, and for the first `most` the file that may be meant."""
+    lines = {row["path"]: line for line, row in _rows(root)}
+    missing = [path for path in lines if not os.path.isfile(root / path)]
+    others = [file for file in map(printable, walk(root) if missing else ()) if file not in lines]
+    hints = {path: nearest(path, others) for path in missing[:most]}
+    return [f"{lines[path]}{path}{hints.get(path, '')}" for path in missing]
+
+
+def ignored(root: Path) -> list[str]:
+    """The visible files in folders of clips that are no clips: not videos or, with a clips.csv, not listed there."""
+    if not (root / LISTING).is_file():
+        return [file for file in other_files(root) if "/" in file]
+    clips = {Path(row["path"]) for _, row in _rows(root)}
+    beside = {clip.parent for clip in clips}
+    clips.add(Path(LISTING))
+    return sorted(printable(file) for file in walk(root) if file.parent in beside and file not in clips)
+
+
+def _rows(root: Path) -> Iterator[tuple[str, Row]]:
+    """Each clip, after the words that say where clips.csv lists it ("" in a tree)."""
+    where = root / LISTING
+    return _read_listing(where) if where.is_file() else (("", row) for row in _read_tree(root))
 
 
 def _read_tree(root: Path) -> Iterator[Row]:
-    # One level deeper than clips may lie, so that misplaced files are found. Globbing follows links to folders.
-    found = [path.relative_to(root) for depth in range(1, 5) for path in root.glob("/".join("*" * depth))]
-    visible = [path for path in found if not any(part.startswith(".") for part in path.parts)]
-    files = sorted(path for path in visible if path.suffix.lower() in SUFFIXES and (root / path).is_file())
+    files = sorted(file for file in walk(root) if file.suffix.lower() in SUFFIXES)
     first, depths = {file.parts[0] for file in files}, {len(file.parts) for file in files}
     with_splits = 3 in depths or (depths == {2} and first <= set(SPLITS))
     form = "<split>/<gloss>/<clip>" if with_splits else "<gloss>/<clip>"
@@ -95,14 +112,14 @@ def _read_tree(root: Path) -> Iterator[Row]:
         if with_splits and file.parts[0] not in SPLITS:
             raise StudyError(f"{root}: folder '{file.parts[0]}' is not a split; rename it to train, val or test")
         split, gloss = file.parts[:2] if with_splits else ("", file.parts[0])
-        yield {"path": file.as_posix(), "gloss": _normal(gloss), "signer": "", "split": split}
+        yield {"path": file.as_posix(), "gloss": composed(gloss).strip(), "signer": "", "split": split}
 
 
-def _read_listing(path: Path) -> Iterator[Row]:
+def _read_listing(path: Path) -> Iterator[tuple[str, Row]]:
     seen: dict[str, int] = {}
+    spell = speller(path.parent)
     for line, row in _records(path):
-        row = {"signer": "", "split": "", **row}
-        file = normpath(row["path"])
+        file, row = spell(row["path"]), {"signer": "", "split": "", **row}
         problem = ""
         if file in seen:
             problem = f"column 'path': '{file}' is in line {seen[file]}, too; remove one of them"
@@ -115,11 +132,11 @@ def _read_listing(path: Path) -> Iterator[Row]:
         if problem:
             raise StudyError(f"{path}, line {line}, {problem}")
         seen[file] = line
-        yield {**row, "path": file}
+        yield f"{LISTING}, line {line}: ", {**row, "path": file}
 
 
 def _records(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line number, and the fields by column, stripped and in NFC, of each line that is not blank."""
+    """Line number, and the fields by column, stripped and, but for paths, in NFC, of each line that is not blank."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -130,7 +147,8 @@ def _records(path: Path) -> Iterator[tuple[int, Row]]:
                     problem = f"has {len(fields)} fields, the header {len(columns)}; quote fields that contain commas"
                     raise StudyError(f"{path}, line {reader.line_num}: {problem}")
                 if any(fields):
-                    yield reader.line_num, dict(zip(columns, map(_normal, fields), strict=True))
+                    row = {name: field.strip() for name, field in zip(columns, fields, strict=True)}
+                    yield reader.line_num, {n: field if n == "path" else composed(field) for n, field in row.items()}
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
@@ -148,11 +166,6 @@ def _check_columns(columns: list[str], path: Path) -> None:
             raise StudyError(f"{path}: {what}; rename or remove it")
         if name in RESERVED:
             raise StudyError(f"{path}: the name of column '{name}' is reserved for the index; rename or remove it")
-
-
-def _normal(text: str) -> str:
-    # Systems differ in the Unicode form in which they write accents.
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def _ids(paths: pd.Series) -> pd.Series:

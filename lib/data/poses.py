@@ -6,31 +6,32 @@ A clip of poses is float32 (frames, joints, 3): x, y, present in {0, 1}, with x 
 import json
 import os
 import re
-import zlib
-from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-from zipfile import BadZipFile
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lib.data.find import is_hidden, locate
 from lib.data.index import present
 from lib.data.layouts import LAYOUTS, Layout
 from lib.paths import replacing
 from lib.settings import StudyError
 from lib.study import Study
 
-# Which values of an OpenPose person each part takes: list, its length in joints, numbers of the joints.
+# Which list of an OpenPose person each part takes, and which joints of it, by their number in the list. The models
+# BODY_25 and COCO (18 joints) number eyes and ears differently, but both in the order of BODY (doc/02_output.md of
+# OpenPose). From version 1.3 on the names of the lists end in "_2d".
 OPENPOSE = {
-    "body": ("pose_keypoints_2d", 25, [*range(8), *range(15, 19)]),
-    "left": ("hand_left_keypoints_2d", 21, list(range(21))),
-    "right": ("hand_right_keypoints_2d", 21, list(range(21))),
+    "body": ("pose_keypoints", {25: [*range(8), *range(15, 19)], 18: [*range(8), *range(14, 18)]}),
+    "left": ("hand_left_keypoints", {21: list(range(21))}),
+    "right": ("hand_right_keypoints", {21: list(range(21))}),
 }
 FRAME_NUMBER = re.compile(r"(\d+)_keypoints\.json")
+MAX_RATIO = 6  # of the frame rates of two files of one clip, 10 and 60; more is another recording, or a part of it
 MAX_FRAMES = 100_000  # an hour at 25 frames/s; a larger number in a file name is a mistake
 SIMILAR = 0.7  # people of at least this share of the largest person's size may be the signer
 
@@ -39,12 +40,12 @@ def read_openpose(folder: Path, layout: Layout) -> np.ndarray:
     """Read the `*_<frame>_keypoints.json` files of one clip, as written by OpenPose's --write_json.
 
     Frame numbers start at 1 (WLASL), or at 0 if there is a frame 0; a number without a file is a frame without joints.
-    A joint is present when its confidence is above 0. Of several people only the signer is kept.
-    Returns float32 (frames, joints, 3): x, y in the unit of the files (pixels), present.
-    Raises StudyError naming the file when it is broken or a list does not have the length of BODY_25 or of a hand's
-    21 joints; an empty list stands for a part without joints.
+    A joint is present when its confidence is above 0 and all its values are finite. Of several people only the signer
+    is kept. Returns float32 (frames, joints, 3): x, y in the unit of the files (pixels), present.
+    Raises StudyError naming the file when it is broken or a list does not have the length of BODY_25, of COCO or of a
+    hand's 21 joints; an empty list, or none, stands for a part without joints.
     """
-    files = _numbered(Path(folder))
+    files = keypoint_files(Path(folder))
     first = min(1, *files)
     people = {number - first: _read_people(path, layout) for number, path in files.items()}
     poses = np.zeros((max(people) + 1, len(layout.joints), 3), np.float32)
@@ -56,18 +57,28 @@ def read_openpose(folder: Path, layout: Layout) -> np.ndarray:
 def read_hands(archive: Mapping[str, np.ndarray], video_id: str) -> np.ndarray:
     """Read the MediaPipe hand landmarks of one clip and tell left from right (see `order_hands`).
 
-    archive: an open .npz file or the like; by video_id, float (frames, 2 hands, 21 joints, x y z), -1 = missing.
+    archive and what is raised: see `read_landmarks`.
     Returns float32 (frames, 42, 3): x, y in units of the image's width and height, present.
-    Raises StudyError when the clip is missing or damaged, or has another shape or NaNs.
+    """
+    return order_hands(read_landmarks(archive, video_id))
+
+
+def read_landmarks(archive: Mapping[str, np.ndarray], video_id: str) -> np.ndarray:
+    """Read the MediaPipe hand landmarks of one clip as they are stored.
+
+    archive: an open .npz file or the like; by video_id, numbers (frames, 2 hands, 21 joints, x y z), -1 = missing.
+    Raises StudyError when the clip is missing or damaged, or has another shape.
     """
     try:
-        landmarks = np.asarray(archive[video_id], np.float32)
-    except (KeyError, ValueError, BadZipFile, zlib.error) as error:
-        raise StudyError(f"clip {video_id}: no hand landmarks ({error}); make the archive again") from error
-    if landmarks.ndim != 4 or landmarks.shape[1:] != (2, 21, 3) or not np.isfinite(landmarks).all():
-        problem = f"shape {landmarks.shape} instead of (frames, 2, 21, 3), or NaNs"
-        raise StudyError(f"clip {video_id}: hand landmarks have {problem}; make the archive again")
-    return order_hands(landmarks)
+        landmarks = np.asarray(archive[video_id])
+    except Exception as error:  # those of zip, zlib, numpy and the parser of its headers share no class
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StudyError(f"clip {video_id}: no hand landmarks ({reason}); make the archive again") from error
+    shape, form = landmarks.shape, landmarks.dtype
+    if form.kind not in "fiu" or len(shape) != 4 or shape[1:] != (2, 21, 3) or not len(landmarks):
+        problem = f"{form} of shape {shape} instead of numbers (frames, 2, 21, 3)"
+        raise StudyError(f"clip {video_id}: hand landmarks are {problem}; make the archive again")
+    return landmarks
 
 
 @dataclass(frozen=True)
@@ -96,33 +107,46 @@ class PoseStore:
 def build_poses(study: Study, index: pd.DataFrame) -> tuple[PoseStore, pd.DataFrame]:
     """Read the poses of every `present` clip of the index, in index order, trimmed to [frame_start, frame_end).
 
-    A `frame_end` of -1 means the last frame. The study's layout determines the source.
+    A `frame_end` of -1 means the last frame. The study's layout determines the source. Frame numbers are those of the
+    index's first source; where the poses have more or fewer frames (see n_frames), numbers are scaled.
     Returns the store of the clips that could be read, and one row per clip: video_id, status (present | unreadable),
     reason ("" when present), frames. Raises StudyError when no clip is left.
     """
-    clips = present(index)
-    archives = sorted((study.root / "hands").glob("*.npz")) if study.layout == "hands-42" else []
-    hands = ChainMap(*map(np.load, archives))
+    clips, source = present(index), "hands" if study.layout == "hands-42" else "keypoints"
+    places, _ = locate(study.root, source, clips["video_id"])
     poses, rows = {}, []
     for clip in tqdm(clips.itertuples(), total=len(clips), desc="poses"):
         try:
-            if study.layout == "hands-42":
-                frames = read_hands(hands, clip.video_id)
+            if clip.video_id not in places:
+                raise StudyError(f"clip {clip.video_id} is no longer in {source}; run the notebook 01_dataset again")
+            place = places[clip.video_id][0]
+            if source == "hands":
+                frames = read_hands(place.archive, place.name)
             else:
-                frames = read_openpose(study.root / "keypoints" / clip.video_id, LAYOUTS[study.layout])
-            segment = frames[clip.frame_start : len(frames) if clip.frame_end == -1 else clip.frame_end]
-            if not len(segment):
-                raise StudyError(f"frames {clip.frame_start} to {clip.frame_end} lie outside its {len(frames)} frames")
+                frames = read_openpose(place.path, LAYOUTS[study.layout])
+            segment = frames[_segment(clip, len(frames))]
             poses[clip.video_id] = segment
             rows.append((clip.video_id, "present", "", len(segment)))
         except StudyError as error:
             reason = str(error).replace(f"{study.root}{os.sep}", "")  # reports name no folders of the machine
             rows.append((clip.video_id, "unreadable", reason, 0))
-    if not poses:
-        problem = rows[0][2] if rows else "see the index"
+    if not any(clip[..., 2].any() for clip in poses.values()):
+        problem = "all joints are missing" if poses else rows[0][2] if rows else "see the index"
         raise StudyError(f"study {study.name}: no clip has poses under {study.root}: {problem}")
     table = pd.DataFrame(rows, columns=["video_id", "status", "reason", "frames"])
     return PoseStore(np.array(list(poses), str), list(poses.values())), table
+
+
+def _segment(clip: Any, frames: int) -> slice:
+    """The segment of a row of the index in poses of so many frames, as a slice that holds at least one frame."""
+    known = frames if pd.isna(clip.n_frames) else clip.n_frames
+    start, end = clip.frame_start, known if clip.frame_end == -1 else clip.frame_end
+    ratio = frames / known
+    if start >= known or not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
+        problem = f"the sign is frames {start} to {end} of {known}, the poses have {frames}"
+        raise StudyError(f"{problem}; make the poses again, from the same file")
+    first = min(round(start * ratio), frames - 1)
+    return slice(first, max(round(end * ratio), first + 1))
 
 
 def missing_joints(poses: list[np.ndarray], layout: Layout) -> pd.DataFrame:
@@ -163,10 +187,10 @@ def _choose_signer(people: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
     return signer
 
 
-def _numbered(folder: Path) -> dict[int, Path]:
+def keypoint_files(folder: Path) -> dict[int, Path]:
     """The keypoint files of a folder by frame number, ascending."""
     files = {}
-    for path in folder.glob("*_keypoints.json"):
+    for path in (path for path in folder.glob("*_keypoints.json") if not is_hidden(path.name)):
         match = FRAME_NUMBER.search(path.name)
         if not match or int(match[1]) > MAX_FRAMES:
             raise StudyError(f"{path}: no frame number in the name; expected image_00001_keypoints.json")
@@ -180,25 +204,36 @@ def _numbered(folder: Path) -> dict[int, Path]:
 
 def _read_people(path: Path, layout: Layout) -> np.ndarray:
     """All people of one frame: float32 (people, joints, 3)."""
+    version = ""
     try:
-        people = json.loads(path.read_bytes())["people"]
-        rows = [np.concatenate([_read_part(one, *OPENPOSE[part]) for part in layout.parts]) for one in people]
+        content = json.loads(path.read_bytes())
+        version = f"version {content.get('version', 'unknown')!r}, " if isinstance(content, dict) else ""
+        people = content["people"]
+        rows = [_read_person(one, layout) for one in people]
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise StudyError(f"{path}: no OpenPose keypoints ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StudyError(f"{path}: no OpenPose keypoints ({version}{reason})") from error
     return np.array(rows, np.float32).reshape(-1, len(layout.joints), 3)
 
 
-def _read_part(person: dict[str, list[float]], key: str, length: int, joints: list[int]) -> np.ndarray:
-    values = np.array(person[key] or [0.0] * 3 * length, np.float32)
-    if values.shape != (3 * length,):
-        raise ValueError(f"{key} has {values.size} values, expected {3 * length}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{key} has a value that is not finite")
-    x, y, confidence = values.reshape(length, 3)[joints].T
-    present = confidence > 0
-    return np.stack([x * present, y * present, present], 1)
+def _read_person(person: dict[str, list[float]], layout: Layout) -> np.ndarray:
+    """The joints of a person, (joints, 3), missing ones as zeros."""
+    lists = {name.removesuffix("_2d"): values for name, values in person.items()}
+    if not any(name in lists for name, _ in OPENPOSE.values()):
+        raise ValueError("a person without pose_keypoints_2d")
+    parts = []
+    for name, numbers in (OPENPOSE[part] for part in layout.parts):
+        values = np.array(lists.get(name) or [0.0] * 3 * min(numbers), np.float32)
+        if values.ndim != 1 or values.size not in [3 * length for length in numbers]:
+            raise ValueError(f"{name} has {values.size} values, expected {' or '.join(str(3 * n) for n in numbers)}")
+        parts.append(values.reshape(-1, 3)[numbers[values.size // 3]])
+    joints = np.concatenate(parts)
+    seen = np.isfinite(joints).all(1) & (joints[:, 2] > 0)
+    joints[:, 2] = 1
+    joints[~seen] = 0
+    return joints
 
 
 # ---- which hand is which -------------------------------------------------------------------------------
@@ -227,10 +262,14 @@ def order_hands(landmarks: np.ndarray) -> np.ndarray:
     """Put the two hands of every frame in the order left, right (the signer's own).
 
     landmarks: float (frames, 2, 21, 3): x, y in [0, 1] of the image, z; -1 = missing. The result does not depend on the
-    order of the slots in any frame. Where both slots contain the same hand, one is kept.
+    order of the slots in any frame. Where both slots contain the same hand, one is kept. A hand with a joint whose x or
+    y is not finite is missing.
     Returns float32 (frames, 42, 3): x, y, present; x = y = 0 where missing.
     """
-    hands = _drop_twins(_sorted(np.asarray(landmarks, np.float32)))
+    hands = np.array(landmarks, np.float32)
+    hands[~np.isfinite(hands[..., :2]).all((2, 3))] = MISSING
+    hands[..., 2] = np.nan_to_num(hands[..., 2], nan=0, posinf=0, neginf=0)
+    hands = _drop_twins(_sorted(hands))
     present = _present(hands)
     seen = np.flatnonzero(present.any(1))
     swap = seen[_best_states(hands[seen], present[seen])]

@@ -2,24 +2,24 @@
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lib.data.find import Place, locate, shortfall
 from lib.data.index import drop_duplicates, signer_disjoint
 from lib.data.layouts import LAYOUTS, Layout
-from lib.data.own_clips import LISTING, read_folder
-from lib.data.poses import read_openpose
-from lib.data.video import SUFFIXES, probe
+from lib.data.own_clips import LISTING, name_missing, read_folder
+from lib.data.poses import keypoint_files, read_landmarks, read_openpose
+from lib.data.video import probe
 from lib.data.wlasl import read_annotations
+from lib.machine import cores
 from lib.settings import StudyError
 from lib.study import Study
 
@@ -27,7 +27,7 @@ ROUNDING_OVERSHOOT = 1.2  # annotated ends overshoot whole files by up to 4 % (r
 
 
 @dataclass(frozen=True)
-class _Content:
+class Content:
     """What a source holds of one clip; of an unreadable one only the path and the problem."""
 
     path: str
@@ -52,7 +52,8 @@ def list_clips(study: Study) -> pd.DataFrame:
         problem = f"holds {len(glosses)} glosses ({named}), the study asks for {study.subset}"
         raise StudyError(f"{study.root}: {problem}; correct the names of the glosses, or the study's subset")
     if not any(os.path.isfile(study.root / path) for path in clips["path"]):
-        problem = f"none of the {len(clips)} clips exists, for example '{clips['path'][0]}'"
+        example = name_missing(study.root, 1)[0].removeprefix(f"{LISTING}, ")
+        problem = f"none of the {len(clips)} clips exists, for example {example}"
         raise StudyError(f"{study.root / LISTING}: {problem}; write paths relative to the folder of this file")
     return clips
 
@@ -69,27 +70,30 @@ def build_index(study: Study) -> pd.DataFrame:
     frame_start and frame_end are 0-based and half-open, in frames of the file; where n_frames is NA, at the
     annotation's rate (see `to_file_frames`). fps is the file's own rate if the first source knows it, else the
     annotation's. The study's `split` and `drop_duplicates` are applied. Every file is read to its end.
-    Raises StudyError when annotations or a whole source are absent or broken.
+    Raises StudyError when annotations or a whole source are absent or broken, or a source holds none of the clips.
     """
     clips = list_clips(study)
     if study.split == "signer-disjoint":
         clips["split"] = signer_disjoint(clips)
         if "split_from" in clips:
             clips["split_from"] = "signer-disjoint"
-    found = [_read_source(study, source, clips) for source in study.sources]
+    found = [read_clips(study, source, find_clips(study, source, clips)) for source in study.sources]
     rows = [_row(clip, [contents.get(clip["video_id"]) for contents in found]) for clip in clips.to_dict("records")]
     index = pd.DataFrame(rows, index=clips.index).astype({"signer": clips["signer"].dtype, "n_frames": "Int64"})
     return drop_duplicates(index) if study.drop_duplicates else index
 
 
-def _row(clip: dict, contents: list[_Content | None]) -> dict:
+def _row(clip: dict, contents: list[Content | None]) -> dict:
     """The index row of a clip, given what each source holds of it (None: nothing)."""
-    first = contents[0] or _Content("")
+    first = contents[0] or Content("")
     segment = clip["frame_start"], clip["frame_end"]
     fps = first.fps or clip["fps"]
     start, end = to_file_frames(*segment, fps=clip["fps"], file_fps=fps, n_frames=first.n_frames)
     problem = next((content.problem for content in contents if content and content.problem), "")
     notes = [clip.get("notes", ""), *(content.notes for content in contents if content)]
+    lengths = [str(content.n_frames) for content in contents if content and content.n_frames]
+    if len(set(lengths)) > 1:
+        notes.append(f"{' and '.join(lengths)} frames in its sources, scaled")
     return clip | {
         "frame_start": start,
         "frame_end": end,
@@ -100,6 +104,22 @@ def _row(clip: dict, contents: list[_Content | None]) -> dict:
         "content": first.sha256,
         "notes": "; ".join(dict.fromkeys(filter(None, notes))),
     }
+
+
+def list_files(study: Study) -> str:
+    """List what the index is made from, a line for each file: its path in the data root, its size and its time.
+
+    Another text means that a file was added, removed, or replaced in place.
+    """
+    if "clips" in study.sources:
+        paths = [study.root / path for path in (LISTING, *read_folder(study.root)["path"])]
+    else:
+        folders = [study.root / name for name in ("annotations", *study.sources)]
+        walks = [walk for folder in folders for walk in os.walk(folder, followlinks=True)]
+        paths = [Path(folder, name) for folder, _, names in walks for name in names if not name.startswith(".")]
+    there = sorted(path for path in paths if path.is_file())
+    facts = [(path.relative_to(study.root).as_posix(), path.stat()) for path in there]
+    return "".join(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for name, stat in facts)
 
 
 def to_file_frames(
@@ -127,79 +147,64 @@ def to_file_frames(
     return first, min(last, n_frames)
 
 
-def _read_source(study: Study, source: str, clips: pd.DataFrame) -> dict[str, _Content]:
-    """What a source holds of the clips, by video_id; clips that it lacks have no entry."""
-    match source:  # readers: the file or folder of each clip, and the function that reads it
-        case "videos":
-            videos = [path for path in _files(study.root, "videos") if path.suffix.lower() in SUFFIXES]
-            # Of several files for one clip, the last in this order counts: the one whose suffix is first in SUFFIXES.
-            videos.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
-            readers = {path.stem: (path, _read_video) for path in videos}
-        case "clips":
-            files = zip(clips["video_id"], [study.root / path for path in clips["path"]], strict=True)
-            readers = {video_id: (path, _read_video) for video_id, path in files if os.path.isfile(path)}
-        case "keypoints":
-            read = partial(_read_keypoints, layout=LAYOUTS[study.layout])
-            readers = {path.name: (path, read) for path in _files(study.root, "keypoints") if path.is_dir()}
-        case "hands":
-            readers = _find_hands(study.root)
-    wanted = [video_id for video_id in clips["video_id"] if video_id in readers]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents = pool.map(lambda video_id: _attempt(*readers[video_id]), wanted)
-        return dict(zip(wanted, tqdm(contents, desc=source, total=len(wanted)), strict=True))
+def find_clips(study: Study, source: str, clips: pd.DataFrame) -> dict[str, list[Place]]:
+    """Where a source has the clips, by video_id: the places of each, the best first. Clips that it lacks have no entry.
+
+    Raises StudyError, saying what was looked for and what is there instead, when it has none.
+    """
+    if source == "clips":
+        files = zip(clips["video_id"], [study.root / path for path in clips["path"]], strict=True)
+        return {video_id: [Place(video_id, path)] for video_id, path in files if os.path.isfile(path)}
+    places, others = locate(study.root, source, clips["video_id"])
+    if not places:
+        raise StudyError(f"{study.root}: {shortfall(source, list(clips['video_id']), (), others, study.root)}")
+    return places
 
 
-def _attempt(path: Path, read: Callable[[Path], _Content]) -> _Content:
+def read_clips(study: Study, source: str, places: dict[str, list[Place]]) -> dict[str, Content]:
+    """Read clips of a source to their ends, those of `find_clips`, and say what each holds, by video_id."""
+    readers = {"keypoints": lambda place: _read_keypoints(place.path, LAYOUTS[study.layout]), "hands": _read_hands}
+    read = partial(_attempt, read=readers.get(source, lambda place: _read_video(place.path)), root=study.root)
+    with ThreadPoolExecutor(cores()) as pool:
+        contents = pool.map(read, places.keys(), places.values())
+        return dict(zip(places, tqdm(contents, desc=source, total=len(places)), strict=True))
+
+
+def _attempt(video_id: str, places: list[Place], read: Callable[[Place], Content], root: Path) -> Content:
+    """Read the first of a clip's places."""
+    path, *others = (place.path for place in places)
+    names = sorted({place.name for place in places})
     try:
-        return read(path)
+        if len(names) > 1:
+            raise StudyError(f"{path}: {' and '.join(names)} may each be clip {video_id}; give one of them this name")
+        content = read(places[0])
     except StudyError as error:
         # Statuses appear in committed reports, which must not name folders of this machine.
-        return _Content(str(path), problem=str(error).removeprefix(f"{path}: ").replace(f"{path}{os.sep}", ""))
+        return Content(str(path), problem=str(error).removeprefix(f"{path}: ").replace(f"{path}{os.sep}", ""))
+    unread = [f"not read: {other.relative_to(root).as_posix()}" for other in others]
+    return replace(content, notes="; ".join(filter(None, [content.notes, *unread])))
 
 
-def _find_hands(root: Path) -> dict[str, tuple[Path, Callable[[Path], _Content]]]:
-    paths = sorted((root / "hands").glob("*.npz"))
-    if not paths:
-        problem = f"{root / 'hands'} holds no .npz with hand landmarks by video_id"
-        raise StudyError(f"{problem}; put one there, or remove 'hands' from the study's sources")
-    readers = {}
-    for path in paths:
-        try:
-            archive = np.load(path)
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise StudyError(f"{path}: is not a readable .npz archive ({error}); download it again") from error
-        for video_id in archive.files:
-            readers[video_id] = (path, partial(_read_hands, archive=archive, video_id=video_id))
-    return readers
-
-
-def _files(root: Path, source: str) -> list[Path]:
-    folder = root / source
-    if not folder.is_dir():
-        raise StudyError(f"{folder} is missing; put the {source} there, or remove '{source}' from the study's sources")
-    return sorted(folder.iterdir())
-
-
-def _read_video(path: Path) -> _Content:
+def _read_video(path: Path) -> Content:
     info = probe(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _Content(str(path), info.frames, info.fps, digest, notes=info.notes)
+    return Content(str(path), info.frames, info.fps, digest, notes=info.notes)
 
 
-def _read_keypoints(folder: Path, layout: Layout) -> _Content:
+def _read_keypoints(folder: Path, layout: Layout) -> Content:
     poses = read_openpose(folder, layout)
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*_keypoints.json")):
-        digest.update(path.read_bytes())
-    return _Content(str(folder), len(poses), sha256=digest.hexdigest())
+    digest, odd = hashlib.sha256(), 0
+    for path in keypoint_files(folder).values():
+        digest.update(content := path.read_bytes())
+        odd += b"NaN" in content or b"Infinity" in content
+    notes = f"joints without a finite place in {odd} frames, taken as missing" if odd else ""
+    return Content(str(folder), len(poses), sha256=digest.hexdigest(), notes=notes)
 
 
-def _read_hands(path: Path, archive: np.lib.npyio.NpzFile, video_id: str) -> _Content:
-    try:
-        hands = archive[video_id]
-    except (ValueError, BadZipFile, zlib.error) as error:
-        raise StudyError(f"{path}: {video_id} is damaged ({error}); download it again") from error
-    if hands.shape[1:] != (2, 21, 3) or len(hands) == 0:
-        raise StudyError(f"{path}: {video_id} has shape {hands.shape}, expected (frames, 2 hands, 21 joints, 3)")
-    return _Content(str(path), len(hands), sha256=hashlib.sha256(np.ascontiguousarray(hands)).hexdigest())
+def _read_hands(place: Place) -> Content:
+    landmarks = read_landmarks(place.archive, place.name)
+    digest = hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
+    odd = int((~np.isfinite(landmarks[..., :2])).any((2, 3)).sum())
+    notes = f"{odd} hands without a finite place, taken as missing" if odd else ""
+    return Content(str(place.path), len(landmarks), sha256=digest, notes=notes)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lib.settings import StudyError, explain
+from lib.settings import StudyError, explain, read_text
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("video_id", "gloss", "label", "split", "signer", "source", "frame_start", "frame_end", "fps", "bbox")
@@ -31,6 +31,7 @@ ANNOTATED_FPS = 25.0  # of frame numbers in files that state no rate (start_kit 
 
 T = TypeVar("T")
 SplitName = Literal["train", "val", "test"]
+Number = Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)]  # fits the index
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -41,11 +42,11 @@ class _Record(BaseModel):
 class _RichClip(_Record):
     video_id: NonEmpty
     split: SplitName
-    frame_start: int
-    frame_end: int
-    fps: PositiveFloat
-    bbox: Annotated[list[int], Field(min_length=4, max_length=4)] | None = None
-    signer_id: int | None = None  # negative: unknown
+    frame_start: Number
+    frame_end: Number
+    fps: Annotated[float, Field(ge=1, le=1000)]
+    bbox: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None
+    signer_id: Number | None = None  # negative: unknown
     source: str | None = None
 
 
@@ -56,7 +57,7 @@ class _RichGloss(_Record):
 
 class _NsltClip(_Record):
     subset: SplitName
-    action: tuple[int, int, int]  # class number, first frame, last frame
+    action: tuple[Number, Number, Number]  # class number, first frame, last frame
 
 
 def read_annotations(root: Path, subset: int) -> pd.DataFrame:
@@ -84,8 +85,11 @@ def read_annotations(root: Path, subset: int) -> pd.DataFrame:
             raise StudyError(f"{folder}: {problem} ({len(wrong)} such clips); take both from one release of WLASL")
     nslt = tables.pop(f"nslt_{subset}.json", None)
     rich = next(iter(tables.values()), None)
+    table = rich if nslt is None else nslt
+    if table.empty:
+        raise StudyError(f"{folder}: the first {subset} glosses have no clip; download the files again")
     if nslt is None or rich is None:
-        return rich if nslt is None else nslt
+        return table
     clips, known = nslt.set_index("video_id"), rich.set_index("video_id")
     known = known[known.index.isin(clips.index)].assign(split=clips["split"])
     return _checked(pd.concat([known, clips.drop(known.index)]).reset_index(), folder)
@@ -133,7 +137,7 @@ def _read_rich(path: Path, subset: int) -> tuple[pd.DataFrame, list[str]]:
     table = pd.DataFrame(clips, columns=["gloss", "label", *_RichClip.model_fields])
     signer = table["signer_id"].astype("Int64")
     table = table.assign(signer=signer.mask(signer < 0), source=table["source"].fillna("unknown"))
-    return _checked(table, path), [gloss.gloss for gloss in glosses]
+    return _checked(table, path), _distinct([gloss.gloss for gloss in glosses], path)
 
 
 def _read_nslt(path: Path, glosses: list[str]) -> pd.DataFrame:
@@ -152,7 +156,7 @@ def _read_class_list(path: Path, subset: int) -> list[str]:
     """The glosses by class number, from lines `number<TAB>gloss`."""
     if not path.is_file():
         raise StudyError(f"{path} is missing; it names the glosses of an nslt file")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     if len(lines) < subset:
         raise StudyError(f"{path}: holds {len(lines)} glosses, the study asks for {subset}; download the file again")
     glosses = []
@@ -161,12 +165,21 @@ def _read_class_list(path: Path, subset: int) -> list[str]:
         if label != str(number) or not gloss.strip():
             raise StudyError(f"{path}, line {number + 1}: expected '{number}<TAB>gloss'; download the file again")
         glosses.append(CLASS_LIST_ERRATA.get(gloss.strip(), gloss.strip()))
+    return _distinct(glosses, path)
+
+
+def _distinct(glosses: list[str], path: Path) -> list[str]:
+    """The glosses; a name that two have would make one row of them in every table."""
+    for label, gloss in enumerate(glosses):
+        if (first := glosses.index(gloss)) != label:
+            problem = f"classes {first} and {label} are both the gloss '{gloss}'"
+            raise StudyError(f"{path}: {problem}; rename one, or download the file again")
     return glosses
 
 
 def _parse(path: Path, shape: TypeAdapter[T]) -> T:
     try:
-        return shape.validate_json(path.read_bytes())
+        return shape.validate_json(read_text(path))
     except ValidationError as error:
         raise StudyError(f"{path}: {explain(error, _Record)}; correct the file or download it again") from error
 

@@ -14,11 +14,13 @@ from lib.export import CLIP, IMAGE, LOGITS, NEXT, Inputs, onnx, tflite
 from lib.settings import StudyError
 
 FORMATS = {".tflite": tflite, ".onnx": onnx}  # by suffix
+MOST = 1.0  # of a value from the middle of [0, 1]: scaled images may overshoot, but those in [0, 255] are noise
 Runner = tflite.Runner | onnx.Runner
 
 
-def open_model(path: Path, threads: int = 1) -> Runner:
+def open_model(path: Path | str, threads: int = 1) -> Runner:
     """Open a .tflite or .onnx file. Raises StudyError when it cannot be read or is neither."""
+    path = Path(path)
     if path.suffix not in FORMATS:
         raise StudyError(f"{path}: a model has the suffix .tflite or .onnx, not {path.suffix!r}")
     try:
@@ -27,26 +29,31 @@ def open_model(path: Path, threads: int = 1) -> Runner:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_metadata(path: Path) -> tuple[dict[str, Any], list[str]]:
+def read_metadata(path: Path | str) -> tuple[dict[str, Any], list[str]]:
     """Read the description and the labels in a file. Raises StudyError when there are none."""
+    path = Path(path)
     try:
         return FORMATS[path.suffix].read_metadata(path)
     except (OSError, KeyError, BadZipFile, ValueError) as error:
         raise StudyError(f"{path}: not an exported model of this study: {error}") from None
 
 
-def predict(path: Path, poses: np.ndarray, top: int = 5) -> pd.Series:
+def predict(path: Path | str, poses: np.ndarray, top: int = 5) -> pd.Series:
     """Predict the glosses of a clip of landmarks: the `top` most probable ones with their probabilities, in order.
 
     path: a .tflite or .onnx file of a pose model, such as those in reports/<study>/models/.
-    poses: float (frames, joints, 3) of x, y, in any unit, and 1, or three zeros for a joint that was not seen; the
-    joints as listed in the file's card. `lib.data.poses.order_hands` makes this of MediaPipe's hands.
+    poses: float (frames, joints, 3) of x, y, in any unit, and 1, or 0 for a joint that was not seen; the joints as
+    listed in the file's card. A joint with a value that is not finite counts as not seen.
+    `lib.data.poses.order_hands` makes this of MediaPipe's hands.
     Raises StudyError when the file cannot be read, takes other input, or no joint is seen in any frame.
     """
     model, (description, labels) = open_model(path), read_metadata(path)
     shape = description["input"].get(CLIP, {}).get("shape", [])
+    poses = np.asarray(poses, np.float32)
     if poses.shape[1:] != tuple(shape[2:]):
         raise StudyError(f"{path} takes frames of shape {shape[2:]}, not {list(poses.shape[1:])}")
+    seen = np.isfinite(poses).all(-1, keepdims=True) & (poses[..., 2:] > 0)
+    poses = np.where(seen, np.concatenate([poses[..., :2], seen], -1), 0)
     if not poses[..., 2].any():
         raise StudyError("no joint is seen in any frame of the clip, so there is nothing to predict from")
     clip = pad([shorten(trim(poses), shape[1])], shape[1])
@@ -56,9 +63,13 @@ def predict(path: Path, poses: np.ndarray, top: int = 5) -> pd.Series:
 class Stream:
     """A MoViNet-Stream file that a camera feeds frame by frame."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Open an exported stream file. Raises StudyError when it cannot be read."""
+    def __init__(self, path: Path | str, threads: int = 1) -> None:
+        """Open an exported stream file. Raises StudyError when it cannot be read or takes whole clips."""
         self.runner, (_, self.labels) = open_model(path, threads), read_metadata(path)
+        inputs = self.runner.zeros()
+        if IMAGE not in inputs:
+            raise StudyError(f"{path}: takes whole clips, not frames; open a file whose name has -stream")
+        self.shape = inputs[IMAGE].shape[2:]
         self.reset()
 
     def reset(self) -> None:
@@ -66,7 +77,16 @@ class Stream:
         self.buffers = None
 
     def push(self, frame: np.ndarray) -> np.ndarray:
-        """Read a frame, float32 (height, width, 3) in [0, 1]; give probabilities (labels,) of all frames so far."""
+        """Read a frame (height, width, 3), float in [0, 1] or uint8; give probabilities (labels,) of all frames so far.
+
+        Raises StudyError when the frame has another size, type or range.
+        """
+        frame = np.asarray(frame)
+        if frame.dtype == np.uint8:
+            frame = frame / np.float32(255)
+        if frame.shape != self.shape or frame.dtype.kind != "f" or not (np.abs(frame - 0.5) <= MOST).all():
+            need = f"a frame is uint8, or float in [0, 1], of shape {self.shape}"
+            raise StudyError(f"{need}; this one is {frame.dtype} of shape {frame.shape}, or has other values")
         _, outputs, self.buffers = _step(self.runner, frame[None, None], self.buffers)
         return softmax(outputs[LOGITS][0])
 

@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 from pydantic import Field
 
-from lib.models.layers import ClipConfig, frame_differences
+from lib.models.layers import BatchNorm, ClipConfig, frame_differences
 from lib.models.weights import assign
 from lib.settings import StudyError
 
@@ -94,7 +94,7 @@ def _inception(x: Any, momentum: float) -> Any:
 def _convolve(x: Any, filters: int, kernel: int, name: str, momentum: float, strides: int = 1) -> Any:
     name = f"Conv3d_{name}"
     x = layers.Conv3D(filters, kernel, strides, "same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(momentum=momentum, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
+    x = BatchNorm(momentum=momentum, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
     return layers.ReLU(name=name)(x)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import keras
 
+from lib.optimizers import make_optimizer
 from lib.recipes import Training
-from lib.training import make_optimizer, prepare
+from lib.training import prepare
 
 
 def compiled(build: Callable[[], keras.Model], recipe: Training, steps: int = 1000) -> keras.Model:

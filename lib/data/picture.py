@@ -14,6 +14,7 @@ HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's numbers of the transfer functions of SMP
 WHITE = 203  # cd/m² of diffuse white in HDR video (ITU-R BT.2408)
 PEAK = 1000  # cd/m² of the display that HLG is mastered for (ITU-R BT.2100)
 KNEE = 0.75  # share of white up to which light is kept; what is brighter is compressed into the rest
+LUMA = np.array([0.2627, 0.678, 0.0593], np.float32)  # of linear RGB with BT.2020's primaries
 # Linear RGB with BT.2020's primaries -> with BT.709's (ITU-R BT.2087).
 TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
 
@@ -47,13 +48,6 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     return (frame.height, frame.width) if orientation(frame)[0] else (frame.width, frame.height)
 
 
-def stored_corner(frame: av.VideoFrame, x: int, y: int, side: int) -> tuple[int, int]:
-    """The upper left corner in the stored image of the square that is at (x, y) in the picture."""
-    (transposed, mirror_x, mirror_y), (width, height) = orientation(frame), upright_size(frame)
-    x, y = width - side - x if mirror_x else x, height - side - y if mirror_y else y
-    return (y, x) if transposed else (x, y)
-
-
 def as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Make the RGB image of a frame, uint8 (height, width, 3), upright, and bring HDR to the usual range."""
     image = upright(image, frame)
@@ -62,10 +56,8 @@ def as_shown(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 def oddities(frame: av.VideoFrame) -> list[str]:
     """Say what `as_shown` changes beyond a mere rotation."""
-    found = ["mirrored by its display matrix"] if sum(orientation(frame)) % 2 else []
-    if frame.color_trc in HDR:
-        found.append(f"HDR ({HDR[frame.color_trc]}) brought to the usual range")
-    return found
+    mirrored = ["mirrored by its display matrix"] if sum(orientation(frame)) % 2 else []
+    return mirrored + [f"HDR ({name}) brought to the usual range" for n, name in HDR.items() if n == frame.color_trc]
 
 
 def _usual_range(image: np.ndarray, transfer: int) -> np.ndarray:
@@ -75,12 +67,10 @@ def _usual_range(image: np.ndarray, transfer: int) -> np.ndarray:
     """
     light = _light(transfer)[image]
     if HDR[transfer] == "HLG":  # its system gamma is 1.2 at PEAK
-        luma = light @ np.array([0.2627, 0.678, 0.0593], np.float32)
-        light = light * (PEAK / WHITE * np.maximum(luma, 1e-6) ** 0.2)[..., None]
+        light = light * (PEAK / WHITE * np.maximum(light @ LUMA, 1e-6) ** 0.2)[..., None]
     light = np.maximum(light @ TO_BT709.T, 0)
     brightest = np.maximum(light.max(-1, keepdims=True), 1e-6)
-    room = 1 - KNEE
-    rolled = np.where(brightest < KNEE, brightest, 1 - room * np.exp((KNEE - brightest) / room))
+    rolled = np.where(brightest < KNEE, brightest, 1 - (1 - KNEE) * np.exp((KNEE - brightest) / (1 - KNEE)))
     return np.round(255 * (light * (rolled / brightest)) ** (1 / 2.4)).astype(np.uint8)
 
 

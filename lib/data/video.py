@@ -6,6 +6,7 @@ that an edit list hides, and without those that need a missing first key frame. 
 square, as OpenCV and WLASL's boxes assume.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from lib.data.picture import as_shown, oddities, orientation, stored_corner, upright_size
-from lib.data.wholeness import own_length, stated_size
+from lib.data.picture import as_shown, oddities, orientation, upright_size
 from lib.settings import StudyError
 
 Box = Sequence[float]  # xmin, ymin, xmax, ymax in pixels of the upright image
@@ -26,11 +26,9 @@ Box = Sequence[float]  # xmin, ymin, xmax, ymax in pixels of the upright image
 # What FFmpeg reads; of several files for one clip, the first in this order counts.
 SUFFIXES = (
     ".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".3gp", ".3g2", ".gif",
-    ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v", ".y4m", ".nut",
-    ".rm", ".rmvb", ".divx", ".qt",
+    ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v", ".nut", ".qt",
 )  # fmt: skip
-# Share of a file's bytes and of its picture's length that has to be there: lengths are rounded, and a clip that lacks
-# only its last frames is usable.
+# Share of a file's bytes and of its length that has to be there: lengths are rounded, and the last frames matter little.
 CUT_TOLERANCE = 0.9
 # Rates that differ by less are those of the same video: 23.976 and 24, 59.94 and 60.
 RATE_TOLERANCE = 0.1
@@ -63,8 +61,8 @@ def probe(path: Path) -> VideoInfo:
         reading, count, first = _Reading(path, stream), 0, None
         for frame in reading.decode():
             first, count = first or frame, count + 1
-        fps = _rate(stream, count, first, frame, reading.notes)
-        return VideoInfo(fps, count, *upright_size(first), "; ".join(reading.notes))
+        fps, note = _rate(stream, count, first.pts, frame.pts)
+        return VideoInfo(fps, count, *upright_size(first), "; ".join([*reading.notes, *note]))
 
 
 def frames(path: Path) -> Iterator[np.ndarray]:
@@ -198,7 +196,9 @@ def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size:
     width, height = upright_size(frame)
     box, margin = ((0, 0, width, height), 0.0) if bbox is None else (bbox, margin)
     x, y, side = square(box, width, height, margin)
-    x, y = stored_corner(frame, x, y, side)
+    transposed, mirror_x, mirror_y = orientation(frame)
+    x, y = width - side - x if mirror_x else x, height - side - y if mirror_y else y
+    x, y = (y, x) if transposed else (x, y)  # in the stored image
     graph = av.filter.Graph()
     graph.threads = 1  # threads do not pay off for one small image
     steps = [
@@ -212,19 +212,14 @@ def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size:
     return graph
 
 
-def _rate(
-    stream: av.VideoStream, count: int, first: av.VideoFrame, last: av.VideoFrame, notes: list[str]
-) -> float | None:
-    """Frames a second: as stated, unless the times of the frames say otherwise."""
+def _rate(stream: av.VideoStream, count: int, first: int | None, last: int | None) -> tuple[float | None, list[str]]:
+    """Frames a second as stated, unless the times of the first and the last frame say otherwise; and a note on that."""
     stated = float(stream.average_rate or stream.guessed_rate or 0) or None
-    if count < 3 or first.pts is None or last.pts is None or last.pts <= first.pts:
-        return stated
-    timed = float((count - 1) / ((last.pts - first.pts) * (stream.time_base or 1)))
-    if stated and abs(timed / stated - 1) < RATE_TOLERANCE:
-        return stated
-    if stated:
-        notes.append(f"{timed:.4g} frames a second by their times, not {stated:.4g}")
-    return timed
+    span = 0 if None in (first, last) else float((last - first) * stream.time_base)  # seconds
+    timed = (count - 1) / span if count > 2 and span > 0 else stated
+    if not stated or not timed or abs(timed / stated - 1) < RATE_TOLERANCE:
+        return stated or timed, []
+    return timed, [f"{timed:.4g} frames a second by their times, not {stated:.4g}"]
 
 
 @contextmanager
@@ -245,15 +240,13 @@ def _opened(path: Path) -> Iterator[av.VideoStream]:
 
 
 class _Reading:
-    """One pass over the packets of a video stream, and what it finds."""
+    """One pass over the packets of a video stream, and the notes on what it finds."""
 
-    def __init__(self, path: Path, stream: av.VideoStream, threads: int = 0) -> None:
+    def __init__(self, path: Path | str, stream: av.VideoStream, threads: int = 0) -> None:
         self.path, self.stream, self.threads = Path(path), stream, threads  # 0: one for each core
         self.notes: list[str] = []
-        self.packets = 0
-        self.shown = 0  # packets that no edit list hides
-        self.early = 0  # packets before the first key frame
-        self.end = 0.0  # of the last packet, in seconds
+        # Packets in all, those that no edit list hides, those before the first key frame; when the last ends, seconds.
+        self.packets, self.shown, self.early, self.end = 0, 0, 0, 0.0
 
     def demux(self) -> Iterator[av.Packet]:
         """Yield all packets, then check that the file is whole."""
@@ -271,29 +264,32 @@ class _Reading:
             raise StudyError(f"{self.path}: cannot be read to its end ({error.strerror}); download it again") from error
         self.early *= keyed  # a stream without key frames begins anywhere
         self.end = float(end * (self.stream.time_base or 0))
-        self._check_whole()
+        if self.packets < (expected := self._expected()):
+            found = f"{self.packets} of {expected} frames are in the file"
+            raise StudyError(f"{self.path}: cut short, {found}; download it again")
 
     def decode(self) -> Iterator[av.VideoFrame]:
         """Yield every decodable frame, then check that enough of them were."""
         self.stream.thread_type, self.stream.codec_context.thread_count = "AUTO", self.threads
-        bad = found = spoilt = 0
-        first = None
+        first, bad, spoilt, found = None, 0, 0, 0
         for packet in chain(self.demux(), [None]):  # None: the frames that the decoder still holds
             try:
                 decoded = self.stream.decode(packet)
             except av.FFmpegError:
-                if self.threads != 1:
-                    yield from self._decode_again(found)
-                    return
                 bad += 1
+                if self.threads != 1:
+                    break
                 continue
-            if decoded:
-                first = first or decoded[0]
-                found += len(decoded)
-                spoilt += sum(frame.is_corrupt for frame in decoded)
-                yield from decoded
-        if self.threads != 1 and found < self.shown - self.early:
-            yield from self._decode_again(found)
+            first = first or next(iter(decoded), None)
+            found += len(decoded)
+            spoilt += sum(frame.is_corrupt for frame in decoded)
+            yield from decoded
+        if self.threads != 1 and (bad or found < self.shown - self.early):
+            # Several threads lose intact frames with a damaged packet, more or fewer of them on different machines.
+            with _opened(self.path) as stream:
+                again = _Reading(self.path, stream, threads=1)
+                yield from islice(again.decode(), found, None)
+            self.notes = again.notes
             return
         bad, spoilt = max(0, bad - self.early), max(0, spoilt - self.early)
         if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * self.packets):
@@ -307,45 +303,39 @@ class _Reading:
         if bad + spoilt:
             self.notes.append(f"{bad + spoilt} of {self.packets} packets are damaged, {found} frames are left")
 
-    def _decode_again(self, found: int) -> Iterator[av.VideoFrame]:
-        """Start anew with one thread, and yield the frames after the first `found`.
-
-        With several threads, intact frames are lost with a damaged packet, how many depends on the number of threads.
-        """
-        with _opened(self.path) as stream:
-            again = _Reading(self.path, stream, threads=1)
-            again.notes = self.notes
-            again.notes.clear()
-            yield from islice(again.decode(), found, None)
-
-    def _check_whole(self) -> None:
-        """Refuse a file whose picture ends early, by its own list of frames, times and size, never by a nominal rate.
+    def _expected(self) -> int:
+        """Frames that a file ought to have by its own list of frames, times and size, 0 if nothing says it lacks any.
 
         The container's length, which may be that of a longer sound track, counts only where the file is cut off.
         """
-        size, container = self.path.stat().st_size, self.stream.container
+        size, container, listed = self.path.stat().st_size, self.stream.container, self.stream.index_entries
         if "mp4" in container.format.name:
-            if self.packets < len(self.stream.index_entries):
-                self._check_listed(size)
-            return
-        promised = stated_size(self.path)
-        own = own_length(self.stream, size < promised)
-        if size < promised or own:
+            listed = [entry for entry in listed if entry.size] if self.packets < len(listed) else []
+            return len(listed) if any(entry.pos + entry.size > size for entry in listed) else 0
+        stated, there = _stated_size(self.path), 1.0
+        if size < stated:
+            self.notes.append(f"cut off near its end, {size} of {stated} bytes are there")
+            listed = []  # an AVI's list stands at its end; this one is of what has been read
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))  # of Matroska
+        own = [3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])] if tag else []
+        if container.format.name == "avi":  # lists dropped frames, too, as empty
+            own = [float(entry.timestamp * self.stream.time_base) for entry in listed if entry.size][-1:]
+        if size < stated or own:
             length = min(filter(None, [*own, (container.duration or 0) / av.time_base]), default=0)
-            there = min(self.end / length if length else 1, 1 if own else size / promised)
-            if there < CUT_TOLERANCE:
-                raise self._cut_short(round(self.packets / max(there, 0.01)))
-        if size < promised:
-            self.notes.append(f"cut off near its end, {size} of {promised} bytes are there")
+            there = min(self.end / length if length else 1, 1 if own else size / stated)
+        return round(self.packets / max(there, 0.01)) if there < CUT_TOLERANCE else 0
 
-    def _check_listed(self, size: int) -> None:
-        """The same by the list of frames of an mp4, which has fewer packets than that."""
-        entries = [entry for entry in self.stream.index_entries if entry.size]
-        if self.packets < len(entries):
-            if any(entry.pos + entry.size > size for entry in entries):
-                raise self._cut_short(len(entries))
-            self.notes.append(f"{self.packets} of {len(entries)} frames are in the file")
 
-    def _cut_short(self, frames: int) -> StudyError:
-        found = f"{self.packets} of {frames} frames are in the file"
-        return StudyError(f"{self.path}: cut short, {found}; download it again")
+def _stated_size(path: Path) -> int:
+    """Bytes that a file has by its header, 0 where that states none: AVI, Matroska and WebM, WMV, uncompressed SWF."""
+    with path.open("rb") as file:
+        head = file.read(1 << 14)
+    if head.startswith((b"RIFF", b"FWS")):
+        return int.from_bytes(head[4:8], "little") + 8 * head.startswith(b"RIFF")
+    if head.startswith(b"\x30\x26\xb2\x75") and (at := head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11")) > 0:
+        return int.from_bytes(head[at + 40 : at + 48], "little")  # in the object with the file's properties
+    if head.startswith(b"\x1a\x45\xdf\xa3") and 4 < (at := head.find(b"\x18\x53\x80\x67") + 4) < len(head):  # a segment
+        more = 8 - head[at].bit_length()  # further bytes of its size, which is all ones where it was streamed
+        value = int.from_bytes(head[at : at + 1 + more], "big") & (ones := (1 << 7 * (more + 1)) - 1)
+        return at + 1 + more + value if value < ones else 0
+    return 0

@@ -28,7 +28,7 @@ SUFFIXES = (
     ".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".3gp", ".3g2", ".gif",
     ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v", ".nut", ".qt",
 )  # fmt: skip
-# Share of a file's bytes and of its length that has to be there: lengths are rounded, and the last frames matter little.
+# Share of a file's bytes and its length that has to be there: lengths are rounded, and the last frames matter little.
 CUT_TOLERANCE = 0.9
 # Rates that differ by less are those of the same video: 23.976 and 24, 59.94 and 60.
 RATE_TOLERANCE = 0.1

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from helpers import walker
 from lib.data import picture
 from lib.data.person import find_mover
-from lib.data.picture import upright
 from lib.data.video import SUFFIXES, _stated_size, frames, frames_at, probe, read_clip, sample_frames, square
 from lib.settings import StudyError
 
@@ -581,15 +580,12 @@ def test_box_and_mover_lie_in_the_mirrored_picture(tmp_path, matrix):
     assert np.abs(square_of_first.astype(int) - images[0][15:35, 60:80]).mean() < 6
 
 
-def test_orientation_is_kept_where_a_frame_has_side_data_of_a_kind_that_pyav_does_not_know():
-    class Spatial:
-        rotation = 90
-
-        @property
-        def side_data(self):
-            raise ValueError("38 is not a valid Type")
-
-    assert upright(QUARTERS, Spatial()).tolist() == np.rot90(QUARTERS).tolist()
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_orientation_is_kept_where_a_frame_has_side_data_of_a_kind_that_pyav_does_not_know(tmp_path, matrix):
+    path = encode(tmp_path / "clip.mov", [quarters(48, 64)] * 3, codec="tiff", pix_fmt="rgb24", matrix=matrix)
+    with av.open(str(path)) as container, pytest.raises(ValueError, match="31 is not a valid Type"):  # EXIF
+        next(container.decode(video=0)).side_data.get("DISPLAYMATRIX")
+    assert corners(read_clip(path, frames=1, size=32)[0]) == MATRICES[matrix].ravel().tolist()
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])

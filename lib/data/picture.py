@@ -4,7 +4,7 @@ The display matrix of a file maps a stored pixel (x, y) to (a·x + c·y, b·x + 
 quarter turn nearest to it, with or without a mirror: eight orientations.
 """
 
-import math
+from fractions import Fraction
 from functools import cache
 
 import av
@@ -23,10 +23,14 @@ def display_matrix(frame: av.VideoFrame) -> list[int]:
     """The display matrix (a b u, c d v, x y w) of a frame, in FFmpeg's fixed point, or an empty list."""
     try:
         return np.frombuffer(frame.side_data.get("DISPLAYMATRIX", b""), np.int32).tolist()
-    except ValueError:  # PyAV does not know other side data of it, as in spatial video; the rotation hides mirrors
-        angle = math.radians(-frame.rotation)
-        cos, sin = round(65536 * math.cos(angle)), round(65536 * math.sin(angle))
-        return [cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30]
+    except ValueError as error:  # "31 is not a valid Type": PyAV knows no side data of EXIF and of spatial video
+        if not (kind := str(error).partition(" ")[0]).isdecimal():
+            return []
+        graph = av.filter.Graph()
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+        graph.link_nodes(source, graph.add("sidedata", f"mode=delete:type={kind}"), graph.add("buffersink")).configure()
+        graph.vpush(frame)
+        return display_matrix(graph.vpull())
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -250,7 +250,7 @@ class _Reading:
 
     def demux(self) -> Iterator[av.Packet]:
         """Yield all packets, then check that the file is whole."""
-        keyed, end = False, 0
+        keyed, times, longest = False, [], 0
         try:
             for packet in self.stream.container.demux(self.stream):
                 if packet.size:  # an empty one would end the decoding
@@ -258,12 +258,15 @@ class _Reading:
                     self.shown += not packet.is_discard
                     keyed = keyed or packet.is_keyframe
                     self.early += not keyed
-                    end = max(end, (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0))
+                    times.append(packet.pts if packet.pts is not None else packet.dts or 0)
+                    longest = max(longest, packet.duration or 0)
                     yield packet
         except av.FFmpegError as error:
             raise StudyError(f"{self.path}: cannot be read to its end ({error.strerror}); download it again") from error
         self.early *= keyed  # a stream without key frames begins anywhere
-        self.end = float(end * (self.stream.time_base or 0))
+        if times:  # a last packet that states no duration lasts as long as the others
+            longest = max(longest, (max(times) - min(times)) / max(1, len(times) - 1))
+            self.end = float((max(times) + longest) * (self.stream.time_base or 0))
         if self.packets < (expected := self._expected()):
             found = f"{self.packets} of {expected} frames are in the file"
             raise StudyError(f"{self.path}: cut short, {found}; download it again")
@@ -322,7 +325,8 @@ class _Reading:
             own = [float(entry.timestamp * self.stream.time_base) for entry in listed if entry.size][-1:]
         if size < stated or own:
             length = min(filter(None, [*own, (container.duration or 0) / av.time_base]), default=0)
-            there = min(self.end / length if length else 1, 1 if own else size / stated)
+            by_time = self.end / length if self.end and length else None  # None: a single frame without a duration
+            there = by_time if by_time is not None and own else min(by_time or 1, size / stated if stated else 1)
         return round(self.packets / max(there, 0.01)) if there < CUT_TOLERANCE else 0
 
 

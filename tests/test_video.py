@@ -373,6 +373,16 @@ def copy(source, target, keep):
     return target
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".webm", "libvpx"), (".mkv", "libx264"), (".avi", "mpeg4"), (".nut", "ffv1")]
+)
+def test_few_frames_whose_durations_are_not_stated_are_no_damage(tmp_path, suffix, codec, count):
+    whole = encode(tmp_path / f"whole{suffix}", numbered(count), codec=codec)
+    path = copy(whole, tmp_path / f"clip{suffix}", lambda number: True)
+    assert numbers_of(frames(path)) == list(range(count))
+
+
 @pytest.mark.parametrize("lost", [1, 3, 9])
 @pytest.mark.parametrize(("suffix", "codec"), [(".webm", "libvpx"), (".webm", "libvpx-vp9"), (".mkv", "libx264")])
 def test_file_without_its_first_key_frame_is_read_from_the_next_one_on(tmp_path, suffix, codec, lost):

@@ -6,6 +6,7 @@ The last word accepts the licence. Running it again resumes the download and ret
 """
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -22,6 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import sites
+from lib.data.picture import display_matrix
 from lib.data.sources import ROUNDING_OVERSHOOT, to_file_frames
 from lib.data.video import SUFFIXES, frames, frames_at, probe
 from lib.data.wlasl import SPLITS, read_annotations
@@ -201,7 +203,8 @@ def cut_out(source: Path, target: Path, *, start: int, end: int, fps: float) -> 
         written = 0
         for number, frame in frames_at(source, range(first, stop)):
             if not written:
-                stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+                _like(stream, frame)
+            frame = frame.reformat(stream.width, stream.height, stream.pix_fmt)
             frame.pts, frame.time_base = number - first, 1 / rate
             frame.pict_type = av.video.frame.PictureType.NONE  # or else the copy inherits the source's key frames
             container.mux(stream.encode(frame))
@@ -209,6 +212,22 @@ def cut_out(source: Path, target: Path, *, start: int, end: int, fps: float) -> 
         if stop - first > ROUNDING_OVERSHOOT * written:
             raise StudyError(f"{source}: has {written} of the annotated frames {first} to {stop}")
         container.mux(stream.encode())
+
+
+def _like(stream: av.VideoStream, frame: av.VideoFrame) -> None:
+    """Make a stream of H.264 show frames like this one: size, format, colours, and how they are turned.
+
+    A format that H.264 does not have, or not at an odd size, becomes 4:4:4, which loses nothing but alpha.
+    """
+    name, coder = frame.format.name, stream.codec_context
+    stream.width, stream.height = frame.width, frame.height
+    kept = re.fullmatch(r"yuvj?4(44|2[02])p(10le)?", name) and ("444" in name or not (frame.width | frame.height) % 2)
+    stream.pix_fmt = name if kept else "yuv444p10le" if frame.format.components[0].bits > 8 else "yuv444p"
+    coder.color_range = frame.reformat(stream.width, stream.height, stream.pix_fmt).color_range
+    coder.colorspace = frame.colorspace or av.video.reformatter.Colorspace.DEFAULT  # RGB has number 0, and is converted
+    coder.color_primaries, coder.color_trc = frame.color_primaries, frame.color_trc
+    if matrix := display_matrix(frame):
+        stream.set_display_matrix(matrix)
 
 
 def summary(report: pd.DataFrame) -> str:

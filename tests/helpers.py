@@ -53,12 +53,18 @@ def make_study(root):
     return study
 
 
-def encode_video(path, images):
-    """Write images, uint8 (height, width, 3) each, as H.264 with little loss. Returns the path."""
+def encode_video(path, images, matrix=None):
+    """Write images, uint8 (height, width, 3) each, as H.264 with little loss. Returns the path.
+
+    `matrix` is a, b, c, d of the display matrix: a pixel at (x, y) is shown at (a x + c y, b x + d y).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "4", "preset": "ultrafast"})
         stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
+        if matrix:
+            a, b, c, d = (value << 16 for value in matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())

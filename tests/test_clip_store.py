@@ -66,6 +66,17 @@ def test_stored_clip_is_a_video_that_ffmpeg_opens(store):
     assert np.abs(images[0].astype(int) - read_stored(store[2], every)[0]).max() < 8
 
 
+def test_clip_is_stored_again_when_something_odd_was_found_in_its_file_and_only_then(tmp_path):
+    index = index_of_videos(a=encode_video(tmp_path / "a.mp4", numbered_images(5)))
+    path = clip_path(tmp_path / "clips", "a")
+    build_clips(index, tmp_path / "clips", size=64, workers=1)  # by a version without notes
+    made = path.stat().st_mtime_ns
+    for notes, again in [("", False), ("mirrored", True), ("mirrored", False), ("", True)]:
+        build_clips(index.assign(notes=notes), tmp_path / "clips", size=64, workers=1)
+        assert (path.stat().st_mtime_ns != made) == again
+        made = path.stat().st_mtime_ns
+
+
 def test_unreadable_clips_become_rows_with_a_reason_and_leave_no_file(tmp_path):
     (tmp_path / "page.mp4").write_text("<html>404</html>" * 50)
     black = encode_video(tmp_path / "black.mp4", [np.zeros((48, 64, 3), np.uint8)] * 4)

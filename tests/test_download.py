@@ -14,7 +14,7 @@ import pytest
 
 import download as downloading
 import sites
-from download import LICENCE, download_videos, main, summary
+from download import LICENCE, cut_out, download_videos, main, summary
 from lib.data.sources import to_file_frames
 from lib.data.video import frames, probe
 from lib.data.wlasl import read_annotations
@@ -365,6 +365,34 @@ def test_a_sign_is_cut_out_of_a_compilation(server, tmp_path):
         0,
         12,
     )  # the index takes it whole
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (65, 49)])
+@pytest.mark.parametrize(
+    ("pix_fmt", "colours"),
+    [
+        ("yuv420p", (1, 1)), ("yuv420p", (2, 5)), ("yuv422p", (1, 6)), ("yuv444p", (1, 1)), ("yuv444p", (2, 1)),
+        ("yuv410p", (1, 5)), ("gray", (2, 2)), ("bgr0", (2, 0)), ("yuva420p", (1, 1)), ("yuv420p10le", (1, 9)),
+        ("yuv444p12le", (1, 1)),
+    ],
+)  # fmt: skip
+def test_a_sign_is_cut_out_of_a_source_of_any_format_and_size(tmp_path, pix_fmt, colours, width, height):
+    y, x = np.mgrid[:height, :width]
+    source, target = tmp_path / "many.mkv", tmp_path / "sign.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.codec_context.color_range, stream.codec_context.colorspace = colours
+        stream.set_display_matrix([-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30])
+        for number in range(12):
+            image = np.stack([60 + x, 60 + 2 * y, np.full_like(x, 40 + 10 * number)], axis=-1).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format=pix_fmt, dst_color_range=colours[0])))
+        container.mux(stream.encode())
+    cut_out(source, target, start=4, end=9, fps=25)
+    assert probe(target)[:4] == (25, 6, width, height)
+    for whole, sign in zip(list(frames(source))[3:9], frames(target), strict=True):
+        assert np.abs(whole.astype(int) - sign).mean() < 3
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".swf", "flv"), (".mov", "mpeg4"), (".webm", "vp8"), (".SWF", "flv")])

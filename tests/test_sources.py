@@ -189,6 +189,18 @@ def test_notes_of_all_sources_and_of_the_listing_stand_in_one_column_each_once()
     assert _row(clip | {"notes": ""}, [None])["notes"] == ""
 
 
+def test_what_is_odd_in_a_video_reaches_the_index_and_stops_nothing(tmp_path):
+    root = annotated(tmp_path)
+    (root / "videos").mkdir()
+    for name in ("00001.ts", "00002.mp4", "00002.ts"):
+        encode_video(root / "videos" / name, numbered_images(30), matrix=(-1, 0, 0, 1))
+    index = build_index(study(root, sources=["videos"])).set_index("video_id")
+    assert index["status"].tolist() == ["present", "present", "missing"]
+    odd = "mirrored by its display matrix; not read: videos/00002.ts"
+    assert index["notes"].tolist() == ["", odd, ""]  # a .ts file has no display matrix
+    assert index.loc["00002", "path"].endswith(".mp4")  # of two files, the one whose suffix comes first
+
+
 def test_nothing_found_says_what_was_looked_for_and_what_lies_there(tmp_path):
     root = with_hands(tmp_path, one=hands(4), two=hands(4))
     line = "hands: 0 of 3 official clips are there; looked for hands/00001 in [*].npz, found 2 under other names, such"

@@ -52,13 +52,15 @@ class _Job:
     find_person: bool
     size: int
     margin: float
+    notes: str = ""  # of an odd file; clips without any are stored as they were before there were notes
 
     def made_of(self) -> bytes:
         """The comment in the stored clip; a clip with another comment is stored again."""
         video = Path(self.video)
         size = video.stat().st_size if video.exists() else 0
+        made = {key: value for key, value in asdict(self).items() if key != "notes" or value}
         found = {"mover": MOVER} if self.find_person and self.bbox is None else {}
-        return json.dumps(asdict(self) | found | {"video": video.name, "bytes": size, "quality": QUALITY}).encode()
+        return json.dumps(made | found | {"video": video.name, "bytes": size, "quality": QUALITY}).encode()
 
 
 def build_clips(
@@ -101,7 +103,8 @@ def clip_path(folder: Path, video_id: str) -> Path:
 def _job(row: dict, find_person: bool, size: int, margin: float) -> _Job:
     box = row.get("bbox")
     bbox = tuple(map(float, box)) if np.ndim(box) else None
-    return _Job(row["path"], int(row["frame_start"]), int(row["frame_end"]), bbox, find_person, size, margin)
+    segment = int(row["frame_start"]), int(row["frame_end"])
+    return _Job(row["path"], *segment, bbox, find_person, size, margin, row.get("notes", ""))
 
 
 def _attempt_all(work: list[tuple[_Job, Path]], workers: int) -> list[Row]:

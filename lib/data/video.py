@@ -1,26 +1,37 @@
 """Video files, decoded with PyAV: probe a file, read its frames, or read a clip: trimmed, cropped to a square, scaled.
 
-Frames are numbered from 0 in display order. Images are upright: the rotation in the file's metadata has been applied.
-Pixels are assumed to be square, as OpenCV and WLASL's boxes assume.
+Frames are numbered from 0 in display order, as a player or `ffmpeg -fps_mode passthrough` shows them: without those
+that an edit list hides, and without those that need a missing first key frame. Images are as shown, too (see
+`lib.data.picture`): turned and mirrored by the file's display matrix, HDR in the usual range. Pixels are assumed to be
+square, as OpenCV and WLASL's boxes assume.
 """
 
-import math
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 
+from lib.data.picture import as_shown, oddities, orientation, upright_size
 from lib.settings import StudyError
 
 Box = Sequence[float]  # xmin, ymin, xmax, ymax in pixels of the upright image
 
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf")
-# A header without a frame count promises only a duration, which may be that of a longer sound track.
-DURATION_TOLERANCE = 0.9
+# What FFmpeg reads; of several files for one clip, the first in this order counts.
+SUFFIXES = (
+    ".mp4", ".mkv", ".webm", ".mov", ".avi", ".swf", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".3gp", ".3g2", ".gif",
+    ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".mxf", ".dv", ".mjpeg", ".m1v", ".m2v", ".nut", ".qt",
+)  # fmt: skip
+# Share of a file's bytes and its length that has to be there: lengths are rounded, and the last frames matter little.
+CUT_TOLERANCE = 0.9
+# Rates that differ by less are those of the same video: 23.976 and 24, 59.94 and 60.
+RATE_TOLERANCE = 0.1
 # A damaged packet costs a frame or two and the clip stays usable; real WLASL files end with one.
 BAD_PACKETS_TOLERANCE = 0.05
 # Share of the box's longer side, added on each side: room for a hand that leaves the box.
@@ -32,7 +43,7 @@ SCALING = "area+accurate_rnd+full_chroma_int"
 class VideoInfo(NamedTuple):
     """What decoding a whole file found."""
 
-    fps: float
+    fps: float | None  # on average; None where the file does not tell
     frames: int  # decodable ones
     width: int  # pixels, upright
     height: int
@@ -42,18 +53,16 @@ class VideoInfo(NamedTuple):
 def probe(path: Path) -> VideoInfo:
     """Decode a whole file and describe it.
 
-    The number of frames is that of `frames(path)`. It may be a few less than the header says, because a stream may
-    start before its first key frame (8 of the 55 real WLASL clips at hand do).
+    The number of frames is that of `frames(path)`, which may be less than the header says. `notes` tell what is lost
+    or was put right in a file that is readable all the same.
     Raises StudyError ("<path>: reason") when the file is missing, not a video, truncated, or largely undecodable.
     """
     with _opened(path) as stream:
-        count, size = 0, (0, 0)
-        for frame in _decode(path, stream):
-            count, size = count + 1, _upright_size(frame)
-        rate = stream.average_rate or stream.guessed_rate
-        if not rate:
-            raise StudyError(f"{path}: the file states no frame rate; re-encode it or remove it")
-        return VideoInfo(float(rate), count, *size)
+        reading, count, first = _Reading(path, stream), 0, None
+        for frame in reading.decode():
+            first, count = first or frame, count + 1
+        fps, note = _rate(stream, count, first.pts, frame.pts)
+        return VideoInfo(fps, count, *upright_size(first), "; ".join([*reading.notes, *note]))
 
 
 def frames(path: Path) -> Iterator[np.ndarray]:
@@ -62,8 +71,12 @@ def frames(path: Path) -> Iterator[np.ndarray]:
     Raises StudyError as `probe` does; a truncated file raises after its last decodable frame.
     """
     with _opened(path) as stream:
-        for frame in _decode(path, stream):
-            yield np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns(frame))
+        for frame in _Reading(path, stream).decode():
+            try:
+                image = frame.to_ndarray(format="rgb24")
+            except (av.FFmpegError, ValueError) as error:
+                raise StudyError(f"{path}: cannot be converted to RGB ({error}); convert the video") from error
+            yield as_shown(image, frame)
 
 
 def sample_frames(start: int, end: int, count: int, *, jitter: np.random.Generator | None = None) -> np.ndarray:
@@ -107,9 +120,9 @@ def read_clip(
         raise ValueError(f"need start >= 0 and size >= 1, got start={start}, size={size}")
     if end in (None, -1):
         with _opened(path) as stream:  # counts packets, which takes no decoding
-            shown = [not packet.is_discard for packet in _packets(path, stream) if packet.size]
-            _check_not_truncated(path, stream, len(shown))
-        end = max(sum(shown), start + 1)
+            reading = _Reading(path, stream)
+            deque(reading.demux(), maxlen=0)
+        end = segment_end(path, start) if reading.early else max(reading.shown, start + 1)
     chosen = sample_frames(start, end, frames)
     images = dict(square_frames(path, chosen, size, bbox, margin))
     if not images.keys() >= set(chosen):  # the file ends earlier
@@ -136,14 +149,14 @@ def square_frames(
     form = graph = None
     for number, frame in frames_at(path, numbers, threads):
         try:
-            if form != (frame.format.name, frame.width, frame.height):  # some files change it midway
-                form = frame.format.name, frame.width, frame.height
-                graph = _crop_and_scale(frame, bbox, margin, size)
+            current = frame.format.name, frame.width, frame.height, orientation(frame)
+            if form != current:  # some files change it midway
+                form, graph = current, _crop_and_scale(frame, bbox, margin, size)
             graph.vpush(frame)
             image = graph.vpull().to_ndarray()
         except (av.FFmpegError, ValueError) as error:
             raise StudyError(f"{path}: cannot be cropped ({error}); correct the box or leave the clip out") from error
-        yield number, np.rot90(image, quarter_turns(frame))
+        yield number, as_shown(image, frame)
 
 
 def frames_at(path: Path, numbers: Iterable[int], threads: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -155,17 +168,11 @@ def frames_at(path: Path, numbers: Iterable[int], threads: int = 0) -> Iterator[
     wanted = frozenset(int(number) for number in numbers)
     last = max(wanted)
     with _opened(path) as stream:
-        stream.codec_context.thread_count = threads
-        for number, frame in enumerate(_decode(path, stream)):
+        for number, frame in enumerate(_Reading(path, stream, threads).decode()):
             if number in wanted:
                 yield number, frame
             if number >= last:
                 return
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Number of anticlockwise quarter turns (`np.rot90`) that make an image of the frame upright, 0 to 3."""
-    return round(frame.rotation / 90) % 4
 
 
 def square(bbox: Box, width: int, height: int, margin: float = MARGIN) -> tuple[int, int, int]:
@@ -186,11 +193,12 @@ def square(bbox: Box, width: int, height: int, margin: float = MARGIN) -> tuple[
 
 def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size: int) -> av.filter.Graph:
     """FFmpeg's filters for frames like this one: crop, then scale by area, then convert the colours."""
-    width, height = _upright_size(frame)
+    width, height = upright_size(frame)
     box, margin = ((0, 0, width, height), 0.0) if bbox is None else (bbox, margin)
     x, y, side = square(box, width, height, margin)
-    for _ in range(quarter_turns(frame)):  # back by a quarter turn clockwise
-        x, y, width, height = height - y - side, x, height, width
+    transposed, mirror_x, mirror_y = orientation(frame)
+    x, y = width - side - x if mirror_x else x, height - side - y if mirror_y else y
+    x, y = (y, x) if transposed else (x, y)  # in the stored image
     graph = av.filter.Graph()
     graph.threads = 1  # threads do not pay off for one small image
     steps = [
@@ -204,8 +212,14 @@ def _crop_and_scale(frame: av.VideoFrame, bbox: Box | None, margin: float, size:
     return graph
 
 
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+def _rate(stream: av.VideoStream, count: int, first: int | None, last: int | None) -> tuple[float | None, list[str]]:
+    """Frames a second as stated, unless the times of the first and the last frame say otherwise; and a note on that."""
+    stated = float(stream.average_rate or stream.guessed_rate or 0) or None
+    span = 0 if None in (first, last) else float((last - first) * stream.time_base)  # seconds
+    timed = (count - 1) / span if count > 2 and span > 0 else stated
+    if not stated or not timed or abs(timed / stated - 1) < RATE_TOLERANCE:
+        return stated or timed, []
+    return timed, [f"{timed:.4g} frames a second by their times, not {stated:.4g}"]
 
 
 @contextmanager
@@ -218,40 +232,114 @@ def _opened(path: Path) -> Iterator[av.VideoStream]:
     with container:
         if not container.streams.video:
             raise StudyError(f"{path}: contains no video stream; download it again")
-        stream = container.streams.video[0]
+        cover = av.stream.Disposition.attached_pic  # a still image, which may come first
+        stream = min(container.streams.video, key=lambda stream: bool(stream.disposition & cover))
         if stream.codec_context is None:
             raise StudyError(f"{path}: FFmpeg has no decoder for the video stream; convert it or download it again")
         yield stream
 
 
-def _decode(path: Path, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Yield every decodable frame, then check that the file was complete."""
-    stream.thread_type = "AUTO"
-    packets = bad = found = 0
-    for packet in _packets(path, stream):
-        packets += bool(packet.size)
+class _Reading:
+    """One pass over the packets of a video stream, and the notes on what it finds."""
+
+    def __init__(self, path: Path | str, stream: av.VideoStream, threads: int = 0) -> None:
+        self.path, self.stream, self.threads = Path(path), stream, threads  # 0: one for each core
+        self.notes: list[str] = []
+        # Packets in all, those that no edit list hides, those before the first key frame; when the last ends, seconds.
+        self.packets, self.shown, self.early, self.end = 0, 0, 0, 0.0
+
+    def demux(self) -> Iterator[av.Packet]:
+        """Yield all packets, then check that the file is whole."""
+        keyed, times, longest = False, [], 0
         try:
-            decoded = packet.decode()
-        except av.FFmpegError:
-            bad += 1
-            continue
-        found += len(decoded)
-        yield from decoded
-    _check_not_truncated(path, stream, packets)
-    if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * packets):
-        raise StudyError(f"{path}: damaged, {bad} of {packets} packets cannot be decoded; download it again")
+            for packet in self.stream.container.demux(self.stream):
+                if packet.size:  # an empty one would end the decoding
+                    self.packets += 1
+                    self.shown += not packet.is_discard
+                    keyed = keyed or packet.is_keyframe
+                    self.early += not keyed
+                    times.append(packet.pts if packet.pts is not None else packet.dts or 0)
+                    longest = max(longest, packet.duration or 0)
+                    yield packet
+        except av.FFmpegError as error:
+            raise StudyError(f"{self.path}: cannot be read to its end ({error.strerror}); download it again") from error
+        self.early *= keyed  # a stream without key frames begins anywhere
+        if times:  # a last packet that states no duration lasts as long as the others
+            longest = max(longest, (max(times) - min(times)) / max(1, len(times) - 1))
+            self.end = float((max(times) + longest) * (self.stream.time_base or 0))
+        if self.packets < (expected := self._expected()):
+            found = f"{self.packets} of {expected} frames are in the file"
+            raise StudyError(f"{self.path}: cut short, {found}; download it again")
+
+    def decode(self) -> Iterator[av.VideoFrame]:
+        """Yield every decodable frame, then check that enough of them were."""
+        self.stream.thread_type, self.stream.codec_context.thread_count = "AUTO", self.threads
+        first, bad, spoilt, found = None, 0, 0, 0
+        for packet in chain(self.demux(), [None]):  # None: the frames that the decoder still holds
+            try:
+                decoded = self.stream.decode(packet)
+            except av.FFmpegError:
+                bad += 1
+                if self.threads != 1:
+                    break
+                continue
+            first = first or next(iter(decoded), None)
+            found += len(decoded)
+            spoilt += sum(frame.is_corrupt for frame in decoded)
+            yield from decoded
+        if self.threads != 1 and (bad or found < self.shown - self.early):
+            # Several threads lose intact frames with a damaged packet, more or fewer of them on different machines.
+            with _opened(self.path) as stream:
+                again = _Reading(self.path, stream, threads=1)
+                yield from islice(again.decode(), found, None)
+            self.notes = again.notes
+            return
+        bad, spoilt = max(0, bad - self.early), max(0, spoilt - self.early)
+        if found == 0 or bad > max(1, BAD_PACKETS_TOLERANCE * self.packets):
+            problem = f"damaged, {bad if found else self.packets} of {self.packets} packets cannot be decoded"
+            raise StudyError(f"{self.path}: {problem}; download it again")
+        self.notes += oddities(first)
+        if lost := min(self.early, self.shown - found):
+            self.notes.append(f"read from its first key frame: {lost} packets before it are lost")
+        elif self.early:
+            self.notes.append(f"its first {self.early} frames need a key frame that is missing")
+        if bad + spoilt:
+            self.notes.append(f"{bad + spoilt} of {self.packets} packets are damaged, {found} frames are left")
+
+    def _expected(self) -> int:
+        """Frames that a file ought to have by its own list of frames, times and size, 0 if nothing says it lacks any.
+
+        The container's length, which may be that of a longer sound track, counts only where the file is cut off.
+        """
+        size, container, listed = self.path.stat().st_size, self.stream.container, self.stream.index_entries
+        if "mp4" in container.format.name:
+            listed = [entry for entry in listed if entry.size] if self.packets < len(listed) else []
+            return len(listed) if any(entry.pos + entry.size > size for entry in listed) else 0
+        stated, there = _stated_size(self.path), 1.0
+        if size < stated:
+            self.notes.append(f"cut off near its end, {size} of {stated} bytes are there")
+            listed = []  # an AVI's list stands at its end; this one is of what has been read
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))  # of Matroska
+        own = [3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])] if tag else []
+        if container.format.name == "avi":  # lists dropped frames, too, as empty
+            own = [float(entry.timestamp * self.stream.time_base) for entry in listed if entry.size][-1:]
+        if size < stated or own:
+            length = min(filter(None, [*own, (container.duration or 0) / av.time_base]), default=0)
+            by_time = self.end / length if self.end and length else None  # None: a single frame without a duration
+            there = by_time if by_time is not None and own else min(by_time or 1, size / stated if stated else 1)
+        return round(self.packets / max(there, 0.01)) if there < CUT_TOLERANCE else 0
 
 
-def _packets(path: Path, stream: av.VideoStream) -> Iterator[av.Packet]:
-    try:
-        yield from stream.container.demux(stream)
-    except av.FFmpegError as error:
-        raise StudyError(f"{path}: cannot be read to its end ({error.strerror}); download it again") from error
-
-
-def _check_not_truncated(path: Path, stream: av.VideoStream, packets: int) -> None:
-    promised, duration = stream.frames, stream.container.duration
-    if not promised and duration and stream.average_rate:  # mkv, webm
-        promised = math.floor(DURATION_TOLERANCE * (duration / av.time_base) * stream.average_rate)
-    if packets < promised:
-        raise StudyError(f"{path}: cut short, {packets} of {promised} frames are in the file; download it again")
+def _stated_size(path: Path) -> int:
+    """Bytes that a file has by its header, 0 where that states none: AVI, Matroska and WebM, WMV, uncompressed SWF."""
+    with path.open("rb") as file:
+        head = file.read(1 << 14)
+    if head.startswith((b"RIFF", b"FWS")):
+        return int.from_bytes(head[4:8], "little") + 8 * head.startswith(b"RIFF")
+    if head.startswith(b"\x30\x26\xb2\x75") and (at := head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11")) > 0:
+        return int.from_bytes(head[at + 40 : at + 48], "little")  # in the object with the file's properties
+    if head.startswith(b"\x1a\x45\xdf\xa3") and 4 < (at := head.find(b"\x18\x53\x80\x67") + 4) < len(head):  # a segment
+        more = 8 - head[at].bit_length()  # further bytes of its size, which is all ones where it was streamed
+        value = int.from_bytes(head[at : at + 1 + more], "big") & (ones := (1 << 7 * (more + 1)) - 1)
+        return at + 1 + more + value if value < ones else 0
+    return 0

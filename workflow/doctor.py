@@ -213,6 +213,9 @@ def measure(study: Study, train: int, val: int, frames: float) -> list[Cost]:
 
     Those that are left are estimated from the published multiply-adds, and the time of one that the others took.
     """
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("THREADS") or 1))  # as many as a training of the study has
     deadline, costs, rates, left = time.monotonic() + MEASURING, [], [], []
     clips = train + val / 3  # validation has no gradient
     for names, config, epochs in trainings(study):

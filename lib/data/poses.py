@@ -214,7 +214,8 @@ def _read_people(path: Path, layout: Layout) -> np.ndarray:
         raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise StudyError(f"{path}: no OpenPose keypoints ({version}{reason})") from error
+        problem = f"no OpenPose keypoints ({version}{reason})"
+        raise StudyError(f"{path}: {problem}; make them with BODY_25 or COCO, and --write_json") from error
     return np.array(rows, np.float32).reshape(-1, len(layout.joints), 3)
 
 

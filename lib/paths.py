@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 REPOSITORY = Path(__file__).parents[1]
 STUDIES, RECIPES, SPACES = (REPOSITORY / "workflow" / kind for kind in ("studies", "recipes", "spaces"))
 
@@ -108,6 +106,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     Needs a file system with flock (local, or NFS 4) where it is not Windows. Without `wait` it raises BlockingIOError
     when another has it.
     """
+    from filelock import FileLock, Timeout  # here, because environments that lack it ask where files lie
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, blocking=wait, is_singleton=False)
     try:

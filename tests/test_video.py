@@ -329,9 +329,13 @@ def test_cut_in_the_last_packet_is_told_once(tmp_path):
     assert probe(path).notes == f"{cut_off}; 1 of 50 packets are damaged, 49 frames are left"
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".flv"])
-def test_incomplete_last_packet_is_told_where_a_file_states_no_size(wholes, suffix):
-    whole, path = wholes / f"clip{suffix}", wholes / f"short{suffix}"
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".ts", "mpeg2video"), (".mpg", "mpeg1video"), (".flv", "flv"), (".flv", "libvpx-vp9")]
+)
+def test_incomplete_last_packet_is_told_where_a_file_states_no_size(tmp_path, suffix, codec):
+    whole, path, noise = tmp_path / f"whole{suffix}", tmp_path / f"short{suffix}", np.random.default_rng(0)
+    images = [image + noise.integers(0, 30, image.shape, dtype=np.uint8) for image in numbered(50)]
+    encode(whole, images, codec, g="1", **FAST.get(codec, {}))
     with av.open(str(whole)) as container:
         *_, last = (packet for packet in container.demux(video=0) if packet.size)
     path.write_bytes(whole.read_bytes()[: last.pos + last.size // 2])

@@ -245,8 +245,8 @@ class _Reading:
     def __init__(self, path: Path | str, stream: av.VideoStream, threads: int = 0) -> None:
         self.path, self.stream, self.threads = Path(path), stream, threads  # 0: one for each core
         self.notes: list[str] = []
-        # Packets in all, those that no edit list hides, those before the first key frame; when the last ends, seconds.
-        self.packets, self.shown, self.early, self.end = 0, 0, 0, 0.0
+        # Packets in all; that no edit list hides; before the first key frame; incomplete. When the last ends, seconds.
+        self.packets, self.shown, self.early, self.partial, self.end = 0, 0, 0, 0, 0.0
 
     def demux(self) -> Iterator[av.Packet]:
         """Yield all packets, then check that the file is whole."""
@@ -256,6 +256,7 @@ class _Reading:
                 if packet.size:  # an empty one would end the decoding
                     self.packets += 1
                     self.shown += not packet.is_discard
+                    self.partial += packet.is_corrupt
                     keyed = keyed or packet.is_keyframe
                     self.early += not keyed
                     times.append(packet.pts if packet.pts is not None else packet.dts or 0)
@@ -303,8 +304,8 @@ class _Reading:
             self.notes.append(f"read from its first key frame: {lost} packets before it are lost")
         elif self.early:
             self.notes.append(f"its first {self.early} frames need a key frame that is missing")
-        if bad + spoilt:
-            self.notes.append(f"{bad + spoilt} of {self.packets} packets are damaged, {found} frames are left")
+        if damaged := max(bad + spoilt, self.partial):
+            self.notes.append(f"{damaged} of {self.packets} packets are damaged, {found} frames are left")
 
     def _expected(self) -> int:
         """Frames that a file ought to have by its own list of frames, times and size, 0 if nothing says it lacks any.

@@ -21,7 +21,7 @@ EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --inplace --Execut
 export WORKERS THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help env study try tune slurm test lab notebooks bench data-wlasl
+.PHONY: help env study doctor try tune slurm test lab notebooks bench data-wlasl
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ env: .venv/.done  ## build .venv/ from requirements.lock (again only when the lo
 
 study: .venv/.done  ## run a study and write reports/<study>/: [STUDY=sample] [DATA=<root of the WLASL data>]
 	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --cores all
+
+doctor: .venv/.done  ## what will a study find in its data, and what will it cost here? trains nothing: [STUDY=…] [DATA=…]
+	@KERAS_BACKEND=torch $(PYTHON) workflow/doctor.py "$(STUDY)" "$(DATA)"
 
 try: .venv/.done  ## every step of a study with one epoch a training, and no report kept: does all of it run here?
 	@$(ON_SCRATCH) STUDY_EPOCHS=1 $(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --cores all

@@ -267,8 +267,9 @@ def order_hands(landmarks: np.ndarray) -> np.ndarray:
     Returns float32 (frames, 42, 3): x, y, present; x = y = 0 where missing.
     """
     hands = np.array(landmarks, np.float32)
-    hands[~np.isfinite(hands[..., :2]).all((2, 3))] = MISSING
-    hands[..., 2] = np.nan_to_num(hands[..., 2], nan=0, posinf=0, neginf=0)
+    if not np.isfinite(hands).all():
+        hands[~np.isfinite(hands[..., :2]).all((2, 3))] = MISSING
+        hands[..., 2] = np.nan_to_num(hands[..., 2], nan=0, posinf=0, neginf=0)
     hands = _drop_twins(_sorted(hands))
     present = _present(hands)
     seen = np.flatnonzero(present.any(1))

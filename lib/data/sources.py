@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.find import Place, locate, shortfall
+from lib.data.find import Place, locate, shortfall, walk
 from lib.data.index import drop_duplicates, signer_disjoint
 from lib.data.layouts import LAYOUTS, Layout
 from lib.data.own_clips import LISTING, name_missing, read_folder
@@ -115,8 +115,7 @@ def list_files(study: Study) -> str:
         paths = [study.root / path for path in (LISTING, *read_folder(study.root)["path"])]
     else:
         folders = [study.root / name for name in ("annotations", *study.sources)]
-        walks = [walk for folder in folders for walk in os.walk(folder, followlinks=True)]
-        paths = [Path(folder, name) for folder, _, names in walks for name in names if not name.startswith(".")]
+        paths = [folder / file for folder in folders for file in walk(folder)]
     there = sorted(path for path in paths if path.is_file())
     facts = [(path.relative_to(study.root).as_posix(), path.stat()) for path in there]
     return "".join(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for name, stat in facts)
@@ -205,6 +204,7 @@ def _read_keypoints(folder: Path, layout: Layout) -> Content:
 def _read_hands(place: Place) -> Content:
     landmarks = read_landmarks(place.archive, place.name)
     digest = hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
-    odd = int((~np.isfinite(landmarks[..., :2])).any((2, 3)).sum())
+    finite = np.isfinite(landmarks)
+    odd = 0 if finite.all() else int((~finite[..., :2]).any((2, 3)).sum())
     notes = f"{odd} hands without a finite place, taken as missing" if odd else ""
     return Content(str(place.path), len(landmarks), sha256=digest, notes=notes)

@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -47,10 +48,10 @@ def convert(network: Any, example: dict[str, Any]) -> bytes:
             return tuple(self.network(**dict(zip(example, values, strict=True))).values())
 
     file = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
+    # After a failure it would print the whole graph, so much at once that the kernel of a notebook hangs.
+    silent = patch.object(torch._C, "_jit_onnx_log", lambda *parts: None)
+    with torch.no_grad(), warnings.catch_warnings(), silent:
         warnings.simplefilter("ignore")  # it warns that it is the older exporter and that it traces
-        # After a failure it would print the whole graph, so much at once that the kernel of a notebook hangs.
-        torch._C._jit_set_onnx_log_enabled(False)
         try:
             torch.onnx.export(
                 Positional(),

@@ -58,10 +58,13 @@ class BatchNorm(layers.BatchNormalization):
 def _torch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, learn: bool, epsilon: float) -> tuple:
     import torch
 
-    running = [None, None] if learn else [mean, variance]
-    y, mean, inverse = torch.native_batch_norm(x.permute(0, 3, 1, 2), gamma, beta, *running, learn, 0.0, epsilon)
+    images = x.permute(0, 3, 1, 2)
+    if not learn:  # the public form, which exporters know
+        y = torch.nn.functional.batch_norm(images, mean, variance, gamma, beta, eps=epsilon)
+        return y.permute(0, 2, 3, 1), None, None
+    y, mean, inverse = torch.native_batch_norm(images, gamma, beta, None, None, True, 0.0, epsilon)
     with torch.no_grad():
-        variance = inverse.reciprocal().square() - epsilon if learn else None
+        variance = inverse.reciprocal().square() - epsilon
     return y.permute(0, 2, 3, 1), mean.detach(), variance
 
 

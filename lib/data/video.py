@@ -314,16 +314,15 @@ class _Reading:
         """
         size, container, listed = self.path.stat().st_size, self.stream.container, self.stream.index_entries
         if "mp4" in container.format.name:
-            listed = [entry for entry in listed if entry.size] if self.packets < len(listed) else []
-            return len(listed) if any(entry.pos + entry.size > size for entry in listed) else 0
+            return sum(entry.size > 0 for entry in listed) if self.packets < len(listed) else 0
         stated, there = _stated_size(self.path), 1.0
         if size < stated:
             self.notes.append(f"cut off near its end, {size} of {stated} bytes are there")
             listed = []  # an AVI's list stands at its end; this one is of what has been read
         tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))  # of Matroska
         own = [3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])] if tag else []
-        if container.format.name == "avi":  # lists dropped frames, too, as empty
-            own = [float(entry.timestamp * self.stream.time_base) for entry in listed if entry.size][-1:]
+        if container.format.name == "avi":  # lists its frames, but for those dropped
+            own = [float(entry.timestamp * self.stream.time_base) for entry in listed[-1:]]
         if size < stated or own:
             length = min(filter(None, [*own, (container.duration or 0) / av.time_base]), default=0)
             by_time = self.end / length if self.end and length else None  # None: a single frame without a duration

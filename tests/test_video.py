@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from contextlib import suppress
 from fractions import Fraction
 
@@ -270,6 +271,30 @@ def test_dropped_frames_and_variable_rates_are_no_damage_and_the_rate_is_that_of
     assert numbers_of(read_clip(path, frames=len(times), size=16)) == list(range(len(times)))
 
 
+def test_frames_dropped_at_the_end_of_a_capture_are_no_damage(tmp_path):
+    path = encode(tmp_path / "clip.avi", numbered(21), codec="mpeg4", times=[*range(20), 59], g="1")
+    content = bytearray(path.read_bytes())
+    entry, chunk = content.rindex(b"00dc"), content.rindex(b"00dc", 0, content.index(b"idx1"))
+    size = int.from_bytes(content[chunk + 4 : chunk + 8], "little")
+    content[entry + 12 : entry + 16] = bytes(4)  # the last of the index is empty, too
+    content[chunk + 4 : chunk + 16] = bytes(4) + b"JUNK" + (size - 8).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert probe(path) == (30, 20, 64, 48, "")
+    assert numbers_of(read_clip(path, frames=20, size=16)) == list(range(20))
+
+
+def test_readme_lists_the_suffixes(repository):
+    listed = (
+        (repository / "data" / "README.md").read_text().partition("Videos with a suffix")[2].partition("They are")[0]
+    )
+    assert sorted(re.findall(r"\.\w+", listed)) == sorted(SUFFIXES)
+
+
+def test_two_frames_do_not_say_another_rate(tmp_path):
+    path = encode(tmp_path / "clip.m1v", numbered(2, 96, 128), codec="mpeg1video")
+    assert probe(path).notes == ""
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".wmv", ".ts", ".mpg"])
 def test_longer_sound_is_no_damage_but_a_cut_file_with_it_is_found(tmp_path, suffix):
     codec = {".wmv": "wmv2", ".ts": "mpeg2video", ".mpg": "mpeg1video"}.get(suffix, "mpeg4")
@@ -329,9 +354,13 @@ def test_cut_in_the_last_packet_is_told_once(tmp_path):
     assert probe(path).notes == f"{cut_off}; 1 of 50 packets are damaged, 49 frames are left"
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".flv"])
-def test_incomplete_last_packet_is_told_where_a_file_states_no_size(wholes, suffix):
-    whole, path = wholes / f"clip{suffix}", wholes / f"short{suffix}"
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".ts", "mpeg2video"), (".mpg", "mpeg1video"), (".flv", "flv"), (".flv", "libvpx-vp9")]
+)
+def test_incomplete_last_packet_is_told_where_a_file_states_no_size(tmp_path, suffix, codec):
+    whole, path, noise = tmp_path / f"whole{suffix}", tmp_path / f"short{suffix}", np.random.default_rng(0)
+    images = [image + noise.integers(0, 30, image.shape, dtype=np.uint8) for image in numbered(50)]
+    encode(whole, images, codec, g="1", **FAST.get(codec, {}))
     with av.open(str(whole)) as container:
         *_, last = (packet for packet in container.demux(video=0) if packet.size)
     path.write_bytes(whole.read_bytes()[: last.pos + last.size // 2])

@@ -163,8 +163,8 @@ def outcome(path):
     side = min(info.width, info.height)
     x, y = (info.width - side) // 2, (info.height - side) // 2
     clip = read_clip(path, frames=info.frames, size=side)
-    # Of the last frame of a cut file each version makes something else; and U and V are enlarged in different ways.
-    intact = len(images) - path.stem.endswith("-cut")
+    # Of the last packet of a cut file each version makes something else; and U and V are enlarged in different ways.
+    intact = max(0, len(images) - 2 * path.stem.endswith("-cut"))  # its frame may be shown before another
     inside = np.s_[:intact, y : y + side, x : x + side]
     whole = difference(images[:intact], theirs[:intact])
     both = theirs, of_ffmpeg(path, images[0].shape, SCALING)

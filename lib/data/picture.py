@@ -24,9 +24,7 @@ def display_matrix(frame: av.VideoFrame) -> list[int]:
     try:
         return np.frombuffer(frame.side_data.get("DISPLAYMATRIX", b""), np.int32).tolist()
     except ValueError as error:  # "31 is not a valid Type": PyAV knows no side data of EXIF and of spatial video
-        if not (kind := str(error).partition(" ")[0]).isdecimal():
-            return []
-        graph = av.filter.Graph()
+        kind, graph = str(error).partition(" ")[0], av.filter.Graph()
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
         graph.link_nodes(source, graph.add("sidedata", f"mode=delete:type={kind}"), graph.add("buffersink")).configure()
         graph.vpush(frame)

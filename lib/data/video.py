@@ -245,8 +245,8 @@ class _Reading:
     def __init__(self, path: Path | str, stream: av.VideoStream, threads: int = 0) -> None:
         self.path, self.stream, self.threads = Path(path), stream, threads  # 0: one for each core
         self.notes: list[str] = []
-        # Packets in all, those that no edit list hides, those before the first key frame; when the last ends, seconds.
-        self.packets, self.shown, self.early, self.end = 0, 0, 0, 0.0
+        # Packets in all; that no edit list hides; before the first key frame; incomplete. When the last ends, seconds.
+        self.packets, self.shown, self.early, self.partial, self.end = 0, 0, 0, 0, 0.0
 
     def demux(self) -> Iterator[av.Packet]:
         """Yield all packets, then check that the file is whole."""
@@ -256,6 +256,7 @@ class _Reading:
                 if packet.size:  # an empty one would end the decoding
                     self.packets += 1
                     self.shown += not packet.is_discard
+                    self.partial += packet.is_corrupt
                     keyed = keyed or packet.is_keyframe
                     self.early += not keyed
                     times.append(packet.pts if packet.pts is not None else packet.dts or 0)
@@ -303,8 +304,8 @@ class _Reading:
             self.notes.append(f"read from its first key frame: {lost} packets before it are lost")
         elif self.early:
             self.notes.append(f"its first {self.early} frames need a key frame that is missing")
-        if bad + spoilt:
-            self.notes.append(f"{bad + spoilt} of {self.packets} packets are damaged, {found} frames are left")
+        if damaged := max(bad + spoilt, self.partial):
+            self.notes.append(f"{damaged} of {self.packets} packets are damaged, {found} frames are left")
 
     def _expected(self) -> int:
         """Frames that a file ought to have by its own list of frames, times and size, 0 if nothing says it lacks any.
@@ -313,16 +314,15 @@ class _Reading:
         """
         size, container, listed = self.path.stat().st_size, self.stream.container, self.stream.index_entries
         if "mp4" in container.format.name:
-            listed = [entry for entry in listed if entry.size] if self.packets < len(listed) else []
-            return len(listed) if any(entry.pos + entry.size > size for entry in listed) else 0
+            return sum(entry.size > 0 for entry in listed) if self.packets < len(listed) else 0
         stated, there = _stated_size(self.path), 1.0
         if size < stated:
             self.notes.append(f"cut off near its end, {size} of {stated} bytes are there")
             listed = []  # an AVI's list stands at its end; this one is of what has been read
         tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))  # of Matroska
         own = [3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])] if tag else []
-        if container.format.name == "avi":  # lists dropped frames, too, as empty
-            own = [float(entry.timestamp * self.stream.time_base) for entry in listed if entry.size][-1:]
+        if container.format.name == "avi":  # lists its frames, but for those dropped
+            own = [float(entry.timestamp * self.stream.time_base) for entry in listed[-1:]]
         if size < stated or own:
             length = min(filter(None, [*own, (container.duration or 0) / av.time_base]), default=0)
             by_time = self.end / length if self.end and length else None  # None: a single frame without a duration

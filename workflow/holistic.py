@@ -1,11 +1,17 @@
 # /// script
 # requires-python = ">=3.9,<3.13"
-# dependencies = ["mediapipe==0.10.21", "numpy<2"]
+# dependencies = ["mediapipe==0.10.21", "numpy<2", "opencv-contrib-python-headless"]
+#
+# [tool.uv]
+# override-dependencies = [
+#   "jax; python_version < '0'", "jaxlib; python_version < '0'", "opencv-contrib-python; python_version < '0'",
+# ]
 # ///
 """The worker of `lib.data.holistic`: MediaPipe Holistic, frame by frame, in an environment of its own.
 
 MediaPipe 0.10.21 is the last release whose wheel carries the models; it needs numpy 1, protobuf 4 and Python 3.12 at
-most, so it cannot live with the study's packages. `uv run --script` makes its environment from the lines above.
+most, so it cannot live with the study's packages. `uv run --script` makes its environment from the lines above, without
+JAX, which only other parts of MediaPipe use (500 MB), and with the OpenCV that needs no libraries of a display.
 
     uv run --script workflow/holistic.py [--face]     --face: the finer model of the face, with the irises
 

@@ -130,7 +130,7 @@ def test_a_crash_and_a_broken_video_cost_their_clips_alone(tmp_path, starts):
     videos["c"].write_text("no video")
     problems = poses.write_poses(videos, tmp_path / "poses", workers=1)
     assert list(problems) == ["b", "c"]
-    assert problems["b"].startswith("MediaPipe crashed (ValueError: too white)")
+    assert problems["b"].startswith(f"{videos['b']}: MediaPipe crashed (ValueError: too white)")
     assert problems["c"].startswith(f"{videos['c']}: ")
     assert sorted(path.name for path in (tmp_path / "poses").iterdir()) == ["a.npz", "d.npz", "e.npz"]
     assert len(starts()) == 2

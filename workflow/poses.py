@@ -24,9 +24,9 @@ from lib.study import load_study
 
 
 def main(name: str, data: str, face: bool = False) -> int:
-    """Find the poses. Returns the exit code: 0, or 1 with the reasons on stderr, a line for each video or one for all.
+    """Find the poses; a relative root starts at the current directory.
 
-    A relative root starts at the current directory.
+    Returns the exit code: 0, 130 after Ctrl-C, or 1 after a line on stderr for each video not read, or one for all.
     """
     try:
         study = load_study(name, Path(data).absolute() if data else "")
@@ -38,6 +38,9 @@ def main(name: str, data: str, face: bool = False) -> int:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        return 130
     for problem in problems.values():
         print(f"unreadable: {problem}", file=sys.stderr)
     made = f"{len(videos) - len(problems):,} of {len(clips):,} clips of {study.name} have poses"
@@ -65,7 +68,7 @@ def write_poses(
                 np.savez_compressed(partial, **found)
             return ""
         except (StudyError, OSError) as error:  # OSError: the disk is full, or closed to us
-            return str(error)
+            return f"{videos[video_id]}: {str(error).removeprefix(f'{videos[video_id]}: ')}"
         finally:
             idle.put(holistic)
 

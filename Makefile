@@ -21,7 +21,7 @@ EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --inplace --Execut
 export WORKERS THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help env study doctor try tune slurm test lab notebooks bench data-wlasl
+.PHONY: help env study poses doctor try tune slurm test lab notebooks bench data-wlasl
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,9 @@ test: .venv/.done  ## ruff, pytest, the sample study from nothing (one epoch a t
 	.venv/bin/pytest -n 2 --dist loadfile
 	@$(ON_SCRATCH) $(ON_COMMITTED) $(NBVAL) $(COMPARISON); export STUDY_EPOCHS=1; \
 	$(PYTHON) workflow/run.py sample "" --cores all; $(NBVAL) $(NOTEBOOKS)
+
+poses: .venv/.done | $(UV)  ## find poses in a study's videos with MediaPipe: STUDY=<name> DATA=<root> [FACE=yes: all points of the face]
+	@UV="$(UV)" $(PYTHON) workflow/poses.py "$(STUDY)" "$(DATA)" $(if $(FACE),--face)
 
 lab: .venv/.done  ## JupyterLab on the notebooks
 	KERAS_BACKEND=torch .venv/bin/jupyter lab --notebook-dir=notebooks

@@ -16,10 +16,11 @@ from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 
 # Names become parts of file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Source = Literal["videos", "keypoints", "hands", "clips"]
+Source = Literal["videos", "keypoints", "hands", "poses", "clips"]
 Tuner = Literal["bayesian", "hyperband", "random"]
 Precision = Literal["float32", "float16", "int8-dynamic", "int8"]
-READABLE = {"poses": ("keypoints", "hands"), "clips": ("videos", "clips")}  # sources by the kind of model
+READABLE = {"poses": ("keypoints", "hands", "poses"), "clips": ("videos", "clips")}  # sources by the kind of model
+HELD = {"keypoints": ("openpose-54", "hands-42"), "hands": ("hands-42",), "poses": tuple(LAYOUTS)}  # layouts by source
 
 
 class _Strict(Settings):
@@ -102,7 +103,7 @@ class StudyFile(_Strict):
     split: Literal["official", "signer-disjoint"]  # official: of own clips, given or made (lib/data/index.py)
     drop_duplicates: bool = False
     clips: ClipStore = ClipStore()
-    layout: Literal[tuple(LAYOUTS)] | None = None  # of keypoints and hands
+    layout: Literal[tuple(LAYOUTS)] | None = None  # of keypoints, hands and poses
     searches: list[SearchSpec] = []
     runs: Annotated[list[RunSpec], Field(min_length=1)]
     exports: list[Name] = []  # runs that notebook 10 exports
@@ -112,14 +113,22 @@ class StudyFile(_Strict):
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
-        if "videos" in self.sources[1:]:
-            raise ValueError("key 'sources': put 'videos' first, so that the index has their paths and frame numbers")
-        if "clips" in self.sources and (len(self.sources) > 1 or self.layout):
+        for first in {"videos", "clips"} & set(self.sources[1:]):
+            raise ValueError(f"key 'sources': put '{first}' first, so that the index has their paths and frame numbers")
+        poses = set(READABLE["poses"]) & set(self.sources)
+        if "clips" in self.sources and (set(self.sources) - {"clips", "poses"} or (self.layout and not poses)):
             what = "key 'layout'" if self.layout else "the other sources"
             raise ValueError(f"key 'sources': 'clips' (one's own videos) have no annotations or poses; remove {what}")
-        if set(READABLE["poses"]) & set(self.sources) and not self.layout:
+        if poses and not self.layout:
             raise ValueError("key 'layout' is missing; add it")
+        if poses and not self.pose_source:
+            raise ValueError(f"key 'layout': {' and '.join(sorted(poses))} do not hold '{self.layout}'")
         return self
+
+    @property
+    def pose_source(self) -> str:
+        """The first source that holds the joints of the layout, "" if none does."""
+        return next((source for source in self.sources if self.layout in HELD.get(source, ())), "")
 
     @model_validator(mode="after")
     def _check_precisions(self) -> Self:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench import __main__ as bench
-from bench import clips, costs, export, i3d, official, poses, preprocessing, report, spobet, torch_video
+from bench import agreement, clips, costs, export, i3d, official, poses, preprocessing, report, spobet, torch_video
 from bench.plain_spobet import PlainSpobet
 from bench.sides import REPOSITORY, Side, Taken, alternate
 from lib.export.predict import open_model
@@ -80,9 +80,25 @@ def test_a_report_names_machine_and_versions_in_both_files(folder):
 
 def test_every_part_has_a_report_and_an_unknown_one_is_refused(capsys):
     pages = {path.stem for path in (REPOSITORY / "reports" / "bench").glob("*.md")}
-    assert pages | {"device"} == set(bench.PARTS)  # that of a GPU is written only where there is one
+    # Those of a GPU and of real videos are written only where there are some.
+    assert pages | {"device", "poses-agreement"} == set(bench.PARTS)
     assert bench.main(["nonsense"]) == 2
     assert "clips, waiting" in capsys.readouterr().err
+
+
+def test_hands_of_a_frame_are_paired_so_that_they_are_nearest():
+    ours, missing = np.zeros((2, 21, 2)) + [[[0.1, 0.5]], [[0.8, 0.5]]], np.full((21, 2), np.nan)
+    swapped = ours[::-1] + 0.01
+    assert [agree for agree, _ in agreement.nearest_pairs(ours, swapped)] == [False, False]
+    ((agree, apart),) = agreement.nearest_pairs(ours, np.stack([missing, ours[1] + [0, 0.02]]))
+    assert agree
+    np.testing.assert_allclose(apart, 0.02)
+    assert agreement.nearest_pairs(ours, np.stack([missing, missing])) == []
+
+
+def test_agreement_without_data_says_so(tmp_path, capsys):
+    assert agreement.main(root=str(tmp_path)) is None
+    assert "videos is missing" in capsys.readouterr().err
 
 
 def test_letterbox_keeps_the_aspect_and_pads_with_black_in_rgb():

@@ -109,6 +109,14 @@ def test_the_strip_draws_only_bones_whose_two_ends_are_present():
     assert bones == [53, 53, 53, 53 - 21, 53, 53, 53, 53]  # a lost hand loses its bones and that to the arm
 
 
+def test_the_strip_draws_lips_as_two_rings():
+    layout = LAYOUTS["body-hands"]
+    clip = np.zeros((1, len(layout.joints), 3), np.float32)
+    clip[0, layout.parts["lips"]] = np.random.default_rng(0).uniform(1, 2, (20, 3))
+    (axis,) = skeleton_strip(clip, layout, count=1).axes
+    assert len(axis.collections[0].get_segments()) == 12 + 8
+
+
 def test_the_strip_has_y_growing_downwards():
     bottom, top = skeleton_strip(clip_with_a_body(), OPENPOSE).axes[0].get_ylim()
     assert bottom > top

@@ -20,6 +20,7 @@ def test_sizes_are_those_of_the_published_layouts():
     assert sizes == {
         "openpose-54": {"body": 12, "left": 21, "right": 21},
         "hands-42": {"left": 21, "right": 21},
+        "body-hands": {"body": 12, "left": 21, "right": 21, "lips": 20},
     }
 
 

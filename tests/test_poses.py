@@ -300,7 +300,7 @@ def test_present_clips_are_stored_in_index_order_and_cut_to_their_sign(tmp_path)
         (tmp_path / "keypoints").mkdir(exist_ok=True)
         frames = {n: [person(at=(n, 0.0), size=0.0)] for n in range(1, 7)}
         write_frames(tmp_path / "keypoints" / video, frames)
-    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54", pose_source="keypoints")
     index = index_of(("b", "present", 2, 5), ("c", "missing", 0, 6), ("a", "present", 1, -1))
     store, table = build_poses(study, index)
     assert store.video_id.tolist() == ["b", "a"]
@@ -326,7 +326,7 @@ def test_segments_are_scaled_to_poses_of_another_rate_or_length_than_the_video(t
     folder = tmp_path / "keypoints"
     folder.mkdir()
     write_frames(folder / "a", {n: [person(at=(n, 0.0), size=0.0)] for n in range(30)})
-    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54", pose_source="keypoints")
     store, _ = build_poses(study, index_of(("a", "present", *segment, n_frames)))
     assert store.poses[0][:, 0, 0].tolist() == list(kept)
 
@@ -336,7 +336,7 @@ def test_part_of_a_video_that_the_poses_cannot_be_of_is_unreadable_with_the_reas
     (tmp_path / "keypoints").mkdir()
     for name in "ab":
         write_frames(tmp_path / "keypoints" / name, {n: [person()] for n in range(30)})
-    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54", pose_source="keypoints")
     _, table = build_poses(study, index_of(("a", "present", *segment, n_frames), ("b", "present", 0, 30, 30)))
     assert table["status"].tolist() == ["unreadable", "present"]
     start, end = segment
@@ -348,7 +348,7 @@ def test_clips_without_any_joint_are_stored_unless_there_is_no_other(tmp_path):
     (tmp_path / "keypoints").mkdir()
     write_frames(tmp_path / "keypoints" / "a", {1: [], 2: []})
     write_frames(tmp_path / "keypoints" / "b", {1: [person()]})
-    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54", pose_source="keypoints")
     store, table = build_poses(study, index_of(("a", "present", 0, 2), ("b", "present", 0, 1)))
     assert table["status"].tolist() == ["present", "present"]
     assert not store.poses[0].any()
@@ -360,7 +360,7 @@ def test_poses_are_found_without_leading_zeros_and_in_folders_of_glosses(tmp_pat
     for place, at in (("book/00012", 3.0), ("13", 4.0)):
         (tmp_path / "keypoints" / place).parent.mkdir(parents=True, exist_ok=True)
         write_frames(tmp_path / "keypoints" / place, {1: [person(at=(at, 0.0), size=0.0)]})
-    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54", pose_source="keypoints")
     store, _ = build_poses(study, index_of(("00012", "present", 0, 1), ("00013", "present", 0, 1)))
     assert [clip[0, 0, 0] for clip in store.poses] == [3.0, 4.0]
 
@@ -371,7 +371,7 @@ def test_hands_are_found_in_any_archive_of_the_data_root(tmp_path):
         landmarks = np.full((3, 2, 21, 3), -1.0, np.float32)
         landmarks[:, 0] = x
         np.savez(tmp_path / "hands" / f"{video}.npz", **{video: landmarks})
-    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42", pose_source="hands")
     store, _ = build_poses(study, index_of(("b", "present", 0, 2), ("a", "present", 0, 3)))
     assert [len(clip) for clip in store.poses] == [2, 3]
     assert [clip[..., 0].max() for clip in store.poses] == [0.25, 0.125]
@@ -382,7 +382,7 @@ def test_a_clip_that_cannot_be_read_is_a_row_with_its_reason_and_no_clip_of_the_
         (tmp_path / "keypoints").mkdir(exist_ok=True)
         write_frames(tmp_path / "keypoints" / video, {1: [person()]})
     (tmp_path / "keypoints" / "broken" / "image_00001_keypoints.json").write_text("{")
-    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="openpose-54", pose_source="keypoints")
     whole = ("present", 0, -1)
     index = index_of(("late", "present", 4, 9), ("absent", *whole), ("good", *whole), ("broken", *whole))
     store, table = build_poses(study, index)
@@ -405,7 +405,7 @@ def test_damaged_or_missing_hand_landmarks_cost_that_clip_alone(tmp_path):
     at = content.index(b"cut.npy") + 300  # inside the array of the second clip
     content[at : at + 20] = b"\xff" * 20
     (tmp_path / "hands" / "a.npz").write_bytes(content)
-    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42", pose_source="hands")
     names = ("absent", "odd", "cut", "good")
     store, table = build_poses(study, index_of(*((name, "present", 0, 3) for name in names)))
     assert store.video_id.tolist() == ["good"]
@@ -414,7 +414,7 @@ def test_damaged_or_missing_hand_landmarks_cost_that_clip_alone(tmp_path):
 
 
 def test_a_study_without_any_clip_is_an_error(tmp_path):
-    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42")
+    study = SimpleNamespace(name="own", root=tmp_path, layout="hands-42", pose_source="hands")
     with pytest.raises(StudyError, match="hands is missing"):
         build_poses(study, index_of(("a", "present", 0, 3)))
     (tmp_path / "hands").mkdir()

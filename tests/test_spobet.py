@@ -129,6 +129,17 @@ def test_published_normalisation_measures_the_body_from_the_neck_in_three_heads_
     np.testing.assert_array_equal(xy["left_ear"], [0, 0])  # missing itself
 
 
+@pytest.mark.parametrize("normalise", [published_normalisation, robust_normalisation])
+def test_lips_are_measured_from_the_nose_and_keep_their_shape_wherever_the_head_is(normalise):
+    layout = LAYOUTS["body-hands"]
+    lips = {"upper_lip": (100, 150), "lower_lip": (100, 155)}
+    here = normalised(normalise, one_frame(layout, **BODY, **lips), layout)
+    assert here["lower_lip"][1] > here["upper_lip"][1] > 0
+    assert not here["left_lip_1"].any()
+    body = {name: place for name, place in BODY.items() if name != "nose"}
+    assert not normalised(normalise, one_frame(layout, **body, **lips), layout)["upper_lip"].any()
+
+
 @pytest.mark.parametrize("lost", ["nose", "neck"])
 def test_published_normalisation_without_a_head_gives_zeros_and_no_infinity(lost):
     body = {name: place for name, place in BODY.items() if name != lost}
@@ -152,7 +163,11 @@ def test_robust_normalisation_of_fingers_without_their_wrist_is_zero():
 
 
 @pytest.mark.parametrize(
-    ("layout", "normalisation"), [("openpose-54", "published"), ("openpose-54", "robust"), ("hands-42", "robust")]
+    ("layout", "normalisation"),
+    [
+        *((layout, way) for layout in ("openpose-54", "body-hands") for way in ("published", "robust")),
+        ("hands-42", "robust"),
+    ],
 )
 def test_features_do_not_depend_on_where_and_how_large_the_signer_is(layout, normalisation):
     features = PoseFeatures(layout, normalisation, motion=True)

@@ -105,6 +105,11 @@ def test_absent_data_root_is_named(write, tmp_path):
         ),
         ({"sources": ["clips", "hands"], "layout": None}, "key 'sources': 'clips' (one's own videos) have no"),
         ({"sources": ["hands"], "layout": None}, "key 'layout' is missing; add it"),
+        ({"sources": ["poses", "clips"]}, "key 'sources': put 'clips' first"),
+        (
+            {"sources": ["keypoints", "hands"], "layout": "body-hands"},
+            "key 'layout': hands and keypoints do not hold 'body-hands'",
+        ),
         ({"clips": {"size": 8}}, "key 'clips.size'"),
         ({"clips": {"find_persn": True}}, "unknown key 'find_persn' in clips (did you mean 'find_person'?)"),
         ({"runs": [{"recipe": "a"}, {"recipe": "a"}]}, "run 'a' appears twice"),

@@ -449,7 +449,7 @@ def test_the_spelling_of_the_data_root_runs_nothing_again(bench):
         ({"runs": [{"recipe": "spobat"}]}, "wlasl", "no recipe 'spobat'; workflow/recipes/ has movinet, spobet"),
         ({"runs": [{"recipe": "movinet"}]}, "wlasl", "recipe 'movinet' reads videos or clips, the study has hands"),
         (OWN | {"subset": 3}, "a", "a: holds 2 glosses (no, yes), the study asks for 3"),
-        (OWN | {"runs": [{"recipe": "spobet"}]}, "a", "recipe 'spobet' reads keypoints or hands, the study has clips"),
+        (OWN | {"runs": [{"recipe": "spobet"}]}, "a", "recipe 'spobet' reads keypoints or hands or poses, the"),
         (OWN, "wlasl/annotations", "wlasl/annotations: there is no clip; see data/README.md"),
         ({"sources": ["videos"]}, "wlasl", "videos is missing or empty"),
         ({"subset": 3}, "wlasl", "WLASL3.json"),

@@ -95,10 +95,9 @@ def check_data(study: Study) -> None:
     list_clips(study)
     for source in study.sources:
         if source != "clips" and not any((study.root / source).glob("*")):
-            raise StudyError(
-                f"{study.root / source} is missing or empty: put the {source} there (see data/README.md), "
-                f"or take '{source}' out of the study's sources"
-            )
+            make = "run `make poses`" if source == "poses" else f"put the {source} there (see data/README.md)"
+            problem = f"{study.root / source} is missing or empty: {make}"
+            raise StudyError(f"{problem}, or take '{source}' out of the study's sources")
 
 
 def arguments(name: str, data: str) -> list[str]:

@@ -19,7 +19,8 @@ from lib.settings import StudyError
 LEFT_BY_WINDOWS = {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 DEEPEST = 8  # folders below one another; a link to a folder above would go on for ever
 HALF = 0.5  # of the official clips; with fewer, the names may be other than expected
-SOUGHT = {"videos": ".mp4", "keypoints": "/", "hands": " in *.npz"}  # what follows a video_id in each source
+# What follows a video_id in each source.
+SOUGHT = {"videos": ".mp4", "keypoints": "/", "hands": " in *.npz", "poses": ".npz"}
 
 
 class Place(NamedTuple):
@@ -162,4 +163,9 @@ def _hands(root: Path) -> list[Place]:
     return places
 
 
-_PLACES = {"videos": _videos, "keypoints": _keypoints, "hands": _hands}
+def _poses(root: Path) -> list[Place]:
+    """Files of `lib.data.holistic`."""
+    return [Place(file.stem, root / "poses" / file) for file in walk(root / "poses") if file.suffix == ".npz"]
+
+
+_PLACES = {"videos": _videos, "keypoints": _keypoints, "hands": _hands, "poses": _poses}

@@ -17,6 +17,13 @@ BODY_BONES = (
     ("neck", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
     ("nose", "right_eye"), ("right_eye", "right_ear"), ("nose", "left_eye"), ("left_eye", "left_ear"),
 )  # fmt: skip
+# The rings of the lips, outer and inner, from the right corner over the upper lip to the left corner, and back below.
+LIPS = (
+    ("right_lip_1", "right_lip_2", "right_lip_3", "upper_lip", "left_lip_3", "left_lip_2", "left_lip_1",
+     "left_lip_4", "left_lip_5", "lower_lip", "right_lip_5", "right_lip_4"),
+    ("right_inner_lip_1", "right_inner_lip_2", "upper_inner_lip", "left_inner_lip_2", "left_inner_lip_1",
+     "left_inner_lip_3", "lower_inner_lip", "right_inner_lip_3"),
+)  # fmt: skip
 ARM_BONES = (("right_wrist", "right_hand_wrist"), ("left_wrist", "left_hand_wrist"))
 
 
@@ -27,7 +34,7 @@ class Layout:
     joints: names, in the order of the second axis of poses.
     edges: bones, as pairs of joint numbers.
     pairs: (left, right) joint numbers that a mirror swaps; each joint of a side is in one pair.
-    parts: the slice of the joint axis of each part: "left" and "right" hand, and "body" if there is one.
+    parts: the slice of the joint axis of each part: "left" and "right" hand, and "body" and "lips" if there are.
     """
 
     name: str
@@ -57,7 +64,13 @@ _CHAINS = {
 _HANDS = {side: (chains[0][0], *(joint for chain in chains for joint in chain[1:])) for side, chains in _CHAINS.items()}
 _HAND_BONES = [bone for chains in _CHAINS.values() for chain in chains for bone in pairwise(chain)]
 
+_BODY_BONES = [*BODY_BONES, *ARM_BONES, *_HAND_BONES]
+_LIP_BONES = [bone for ring in LIPS for bone in pairwise([*ring, ring[0]])]
+
 LAYOUTS: dict[str, Layout] = {
-    "openpose-54": _layout("openpose-54", {"body": BODY, **_HANDS}, [*BODY_BONES, *ARM_BONES, *_HAND_BONES]),
+    "openpose-54": _layout("openpose-54", {"body": BODY, **_HANDS}, _BODY_BONES),
     "hands-42": _layout("hands-42", _HANDS, _HAND_BONES),
+    "body-hands": _layout(
+        "body-hands", {"body": BODY, **_HANDS, "lips": (*LIPS[0], *LIPS[1])}, [*_BODY_BONES, *_LIP_BONES]
+    ),
 }

@@ -83,7 +83,7 @@ def name_missing(root: Path, most: int) -> list[str]:
 def ignored(root: Path) -> list[str]:
     """The visible files in folders of clips that are no clips: not videos or, with a clips.csv, not listed there."""
     if not (root / LISTING).is_file():
-        return [file for file in other_files(root) if "/" in file]
+        return [file for file in other_files(root) if "/" in file and not file.startswith("poses/")]
     clips = {Path(row["path"]) for _, row in _rows(root)}
     beside = {clip.parent for clip in clips}
     clips.add(Path(LISTING))

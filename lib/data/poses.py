@@ -1,5 +1,7 @@
 """Poses of clips: readers of OpenPose's JSON files and of MediaPipe hand landmarks, and the pose store.
 
+For MediaPipe's poses of the whole body see `lib.data.holistic`.
+
 A clip of poses is float32 (frames, joints, 3): x, y, present in {0, 1}, with x = y = 0 where a joint is missing.
 """
 
@@ -15,7 +17,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.find import is_hidden, locate
+from lib.data.find import Place, is_hidden, locate
+from lib.data.holistic import read_found, to_layout
 from lib.data.index import present
 from lib.data.layouts import LAYOUTS, Layout
 from lib.paths import replacing
@@ -107,23 +110,19 @@ class PoseStore:
 def build_poses(study: Study, index: pd.DataFrame) -> tuple[PoseStore, pd.DataFrame]:
     """Read the poses of every `present` clip of the index, in index order, trimmed to [frame_start, frame_end).
 
-    A `frame_end` of -1 means the last frame. The study's layout determines the source. Frame numbers are those of the
+    A `frame_end` of -1 means the last frame. The poses are those of `study.pose_source`. Frame numbers are those of the
     index's first source; where the poses have more or fewer frames (see n_frames), numbers are scaled.
     Returns the store of the clips that could be read, and one row per clip: video_id, status (present | unreadable),
     reason ("" when present), frames. Raises StudyError when no clip is left.
     """
-    clips, source = present(index), "hands" if study.layout == "hands-42" else "keypoints"
+    clips, source = present(index), study.pose_source
     places, _ = locate(study.root, source, clips["video_id"])
     poses, rows = {}, []
     for clip in tqdm(clips.itertuples(), total=len(clips), desc="poses"):
         try:
             if clip.video_id not in places:
                 raise StudyError(f"clip {clip.video_id} is no longer in {source}; run the notebook 01_dataset again")
-            place = places[clip.video_id][0]
-            if source == "hands":
-                frames = read_hands(place.archive, place.name)
-            else:
-                frames = read_openpose(place.path, LAYOUTS[study.layout])
+            frames = read_place(places[clip.video_id][0], source, LAYOUTS[study.layout])
             segment = frames[_segment(clip, len(frames))]
             poses[clip.video_id] = segment
             rows.append((clip.video_id, "present", "", len(segment)))
@@ -135,6 +134,13 @@ def build_poses(study: Study, index: pd.DataFrame) -> tuple[PoseStore, pd.DataFr
         raise StudyError(f"study {study.name}: no clip has poses under {study.root}: {problem}")
     table = pd.DataFrame(rows, columns=["video_id", "status", "reason", "frames"])
     return PoseStore(np.array(list(poses), str), list(poses.values())), table
+
+
+def read_place(place: Place, source: str, layout: Layout) -> np.ndarray:
+    """Read the poses of one clip from a source: float32 (frames, joints, 3). Raises StudyError when they are broken."""
+    if source == "hands":
+        return read_hands(place.archive, place.name)
+    return to_layout(read_found(place.path), layout) if source == "poses" else read_openpose(place.path, layout)
 
 
 def _segment(clip: Any, frames: int) -> slice:

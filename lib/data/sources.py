@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.find import Place, locate, shortfall, walk
+from lib.data.holistic import read_found
 from lib.data.index import drop_duplicates, signer_disjoint
 from lib.data.layouts import LAYOUTS, Layout
 from lib.data.own_clips import LISTING, name_missing, read_folder
@@ -162,7 +163,8 @@ def find_clips(study: Study, source: str, clips: pd.DataFrame) -> dict[str, list
 
 def read_clips(study: Study, source: str, places: dict[str, list[Place]]) -> dict[str, Content]:
     """Read clips of a source to their ends, those of `find_clips`, and say what each holds, by video_id."""
-    readers = {"keypoints": lambda place: _read_keypoints(place.path, LAYOUTS[study.layout]), "hands": _read_hands}
+    readers = {"hands": _read_hands, "poses": _read_poses}
+    readers["keypoints"] = lambda place: _read_keypoints(place.path, LAYOUTS[study.layout])
     read = partial(_attempt, read=readers.get(source, lambda place: _read_video(place.path)), root=study.root)
     with ThreadPoolExecutor(cores()) as pool:
         contents = pool.map(read, places.keys(), places.values())
@@ -208,3 +210,12 @@ def _read_hands(place: Place) -> Content:
     odd = 0 if finite.all() else int((~finite[..., :2]).any((2, 3)).sum())
     notes = f"{odd} hands without a finite place, taken as missing" if odd else ""
     return Content(str(place.path), len(landmarks), sha256=digest, notes=notes)
+
+
+def _read_poses(place: Place) -> Content:
+    found = read_found(place.path)
+    empty = not (np.isfinite(found["body"]).any() or np.isfinite(found["hands"]).any())
+    notes = "; ".join(filter(None, [str(found.get("notes", "")), "nobody is found in it" * empty]))
+    fps = float(found["fps"]) if found["fps"] > 0 else None
+    digest = str(found.get("sha256", "")) or hashlib.sha256(found["body"]).hexdigest()
+    return Content(str(place.path), len(found["body"]), fps, digest, notes=notes)

@@ -21,7 +21,8 @@ from lib.predictions import Predictions
 
 THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend that covers no bar
-COLOURS = {"body": "0.35", "left": "C0", "right": "C1"}  # grey and two colours that colour-blind people tell apart
+# Grey and colours that colour-blind people tell apart.
+COLOURS = {"body": "0.35", "left": "C0", "right": "C1", "lips": "C2"}
 
 
 def clips_per_gloss(coverage: pd.DataFrame) -> Figure:

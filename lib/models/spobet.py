@@ -24,7 +24,7 @@ MAX_TOKENS = 256  # rows of the position embedding; the published clips have at 
 class SpobetConfig(Settings):
     """Options; the defaults are the published ones."""
 
-    layout: Literal["openpose-54", "hands-42"] = "openpose-54"
+    layout: Literal[tuple(LAYOUTS)] = "openpose-54"
     normalisation: Literal["published", "robust"] = "published"
     motion: bool = Field(False, description="add each joint's place in the clip and its movement to the features")
     stride: int = Field(1, ge=1, description="frames per token")
@@ -280,16 +280,18 @@ def published_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
     """Normalise as SPOBET does (process_data.py of the published code): frame by frame, in units of the head.
 
     The size of the head is the distance from nose to neck. Body joints are relative to the neck, in units of three
-    heads; hand joints are relative to the wrist of the arm, in units of one head. Joints whose nose, neck or wrist is
-    missing become zero (the published code divides by zero there and loses the frame).
+    heads; hand joints are relative to the wrist of the arm, in units of one head; lips, which it does not have, to the
+    nose. Joints whose nose, neck or wrist is missing become zero (the published code divides by zero there and loses
+    the frame).
     """
-    nose, neck = layout.joints.index("nose"), layout.joints.index("neck")
+    joint = layout.joints.index
+    nose, neck = joint("nose"), joint("neck")
     neck_to_nose = xy[:, :, nose : nose + 1] - xy[:, :, neck : neck + 1]
     head = ops.sqrt(ops.sum(neck_to_nose**2, -1, keepdims=True) + EPSILON**2)
     head_seen = present[:, :, nose : nose + 1] * present[:, :, neck : neck + 1]
     out = []
     for name, part in layout.parts.items():
-        origin, heads = (neck, 3.0) if name == "body" else (layout.joints.index(f"{name}_wrist"), 1.0)
+        origin, heads = {"body": (neck, 3.0), "lips": (nose, 1.0)}.get(name) or (joint(f"{name}_wrist"), 1.0)
         seen = present[:, :, part] * head_seen * present[:, :, origin : origin + 1]
         out.append((xy[:, :, part] - xy[:, :, origin : origin + 1]) / (heads * head) * seen)
     return ops.concatenate(out, axis=2)
@@ -299,7 +301,7 @@ def robust_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
     """Normalise by the whole clip, for data that may lack the body, and either hand in most frames.
 
     Body joints and the wrist of each hand become their place in the clip (see `_place`). The other joints of a hand
-    are relative to its wrist in the same frame, in the same unit.
+    are relative to its wrist in the same frame, in the same unit, and the lips to the nose.
     """
     places = _place(xy, present)
     out = [places[:, :, layout.parts["body"]]] if "body" in layout.parts else []
@@ -307,6 +309,10 @@ def robust_normalisation(xy: Any, present: Any, layout: Layout) -> Any:
         hand, seen = places[:, :, layout.parts[side]], present[:, :, layout.parts[side]]
         fingers = (hand - hand[:, :, :1]) * seen * seen[:, :, :1]
         out += [hand[:, :, :1], SHAPE_SCALE * fingers[:, :, 1:]]
+    if "lips" in layout.parts:
+        part, nose = layout.parts["lips"], layout.parts["body"].start
+        seen = present[:, :, part] * present[:, :, nose : nose + 1]
+        out.append(SHAPE_SCALE * (places[:, :, part] - places[:, :, nose : nose + 1]) * seen)
     return ops.concatenate(out, axis=2)
 
 

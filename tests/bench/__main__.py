@@ -15,6 +15,7 @@ PARTS = {
     "spobet": "bench.spobet",
     "preprocessing": "bench.preprocessing",
     "poses": "bench.poses",
+    "poses-agreement": "bench.agreement",
     "costs": "bench.costs",
     "export": "bench.export",
     "device": "bench.device",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,7 +134,8 @@ def write_sample(root: Path, seed: int = 0, clips_per_gloss: int = 24) -> None:
     for folder in ("annotations", "videos", "keypoints"):
         (part / folder).mkdir(parents=True)
     clips = plan_clips(seed, clips_per_gloss)
-    with ProcessPoolExecutor(cores()) as pool:
+    # New processes, not copies of this one, whose threads (of torch, in a notebook or a test) would be missing there.
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
         jobs = [pool.submit(_write_clip, part, clip, seed) for clip in clips]
         for job in tqdm(jobs, desc="drawing clips", unit="clip"):
             job.result()

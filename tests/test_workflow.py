@@ -280,8 +280,8 @@ def test_metrics_and_figures_export_nothing_again_but_the_comparison_follows_the
         "lib/evaluation.py": {"comparison"},
         "lib/figures/runs.py": {"comparison"},
         "lib/export/card.md.j2": {"comparison"},
-        "lib/export/texts.yaml": {"export", "comparison"},
-        "lib/export/tflite.py": {"export", "comparison"},
+        "lib/export/texts.yaml": {"export_poses", "comparison"},
+        "lib/export/tflite.py": {"export_poses", "comparison"},
     }.items():
         path = bench.root / edited
         content = path.read_text()

@@ -15,10 +15,8 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +25,7 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.machine import cores
+from lib.machine import cores, processes
 from lib.settings import StudyError
 
 SIZE = 256  # width and height of a video, pixels
@@ -134,8 +132,7 @@ def write_sample(root: Path, seed: int = 0, clips_per_gloss: int = 24) -> None:
     for folder in ("annotations", "videos", "keypoints"):
         (part / folder).mkdir(parents=True)
     clips = plan_clips(seed, clips_per_gloss)
-    # New processes, not copies of this one, whose threads (of torch, in a notebook or a test) would be missing there.
-    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+    with processes(cores(), __name__) as pool:
         jobs = [pool.submit(_write_clip, part, clip, seed) for clip in clips]
         for job in tqdm(jobs, desc="drawing clips", unit="clip"):
             job.result()

@@ -1,6 +1,8 @@
 """What of this machine the study may use."""
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import joblib
 
@@ -12,3 +14,14 @@ def cores() -> int:
     """
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min([joblib.cpu_count(), *([int(slurm)] if slurm.isdigit() else [])])
+
+
+def processes(count: int, module: str) -> ProcessPoolExecutor:
+    """A pool of new processes for the functions of a module, which is imported once for all of them.
+
+    A copy of this process (Python's default on Linux) would lack its threads, such as torch's in a notebook, and can
+    wait for one of them for ever.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return ProcessPoolExecutor(count, context)

@@ -1,6 +1,8 @@
 """The clip store: right frames, right place, whole files, and clips that cannot be stored."""
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import av
@@ -167,6 +169,8 @@ def test_a_video_that_kills_its_process_costs_that_clip_alone(tmp_path, monkeypa
         store(job, target)
 
     monkeypatch.setattr(module, "_store", die)
+    # New processes would read the module anew, and not know of this.
+    monkeypatch.setattr(module, "processes", lambda count, _: ProcessPoolExecutor(count, get_context("fork")))
     names = ["a", "b", "bad", "c", "d"]
     index = index_of_videos(**{name: encode_video(tmp_path / f"{name}.mp4", numbered_images(3)) for name in names})
     table = build_clips(index, tmp_path / "clips", size=32, workers=2)

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from lib.machine import cores
+from lib.machine import cores, processes
 
 COUNT = "from lib.machine import cores; print(cores())"
 
@@ -29,3 +30,16 @@ def test_a_process_held_to_one_core_counts_one():
         [sys.executable, "-c", COUNT], preexec_fn=hold, env=environment, capture_output=True, check=True
     )
     assert int(result.stdout) == 1
+
+
+def test_a_process_of_a_pool_is_no_copy_of_this_one():
+    """What this process holds, such as a lock of a thread that a copy would lack, is not held there."""
+    with _HELD, processes(1, __name__) as pool:
+        assert pool.submit(_is_held).result(timeout=60) is False
+
+
+_HELD = threading.Lock()
+
+
+def _is_held():
+    return _HELD.locked()

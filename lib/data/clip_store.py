@@ -8,7 +8,6 @@ records what the clip was made from and how.
 import json
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from lib.data.augment import Layers, resize
 from lib.data.index import present
 from lib.data.person import MOVER, find_mover
 from lib.data.video import MARGIN, segment_end, square_frames
-from lib.machine import cores
+from lib.machine import cores, processes
 from lib.paths import replacing
 from lib.settings import StudyError
 from lib.study import Study
@@ -114,7 +113,7 @@ def _attempt_all(work: list[tuple[_Job, Path]], workers: int) -> list[Row]:
 
     def run(numbers: list[int]) -> None:
         """Store these clips in processes of one pool; a crash leaves the rest without a result."""
-        with suppress(BrokenProcessPool), ProcessPoolExecutor(min(workers, len(numbers))) as pool:
+        with suppress(BrokenProcessPool), processes(min(workers, len(numbers)), __name__) as pool:
             futures = {number: pool.submit(_attempt, *work[number]) for number in numbers}
             for number, future in futures.items():
                 results[number] = future.result()

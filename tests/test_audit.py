@@ -81,8 +81,8 @@ def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, stud
     most = audit(index.assign(status=["present", "present", "present", *["missing"] * 5]), study).set_index("check")
     assert most.loc["clips_missing"].tolist() == [5, (
         "absent from at least one source; videos: 1 of 8 official clips are there; looked for "
-        "videos/2.mp4, found 1 under other names, such as 'videos/sign.mp4'; "
-        "add the rest, or name them as in the annotations"
+        "videos/2.mp4, found 1 others, such as 'videos/sign.mp4'; "
+        "add the rest; if some of the others are these clips, name them as in the annotations"
     )]  # fmt: skip
 
 

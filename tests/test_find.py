@@ -186,7 +186,8 @@ def test_what_was_looked_for_and_what_lies_there_is_said_when_under_half_is_foun
     line = shortfall("videos", wanted, *locate(tmp_path, "videos", wanted), tmp_path)
     assert line == (
         "videos: 1 of 3 official clips are there; looked for videos/00002.mp4, "
-        "found 2 under other names, such as 'videos/a/sign_3.mp4'; add the rest, or name them as in the annotations"
+        "found 2 others, such as 'videos/a/sign_3.mp4'; "
+        "add the rest; if some of the others are these clips, name them as in the annotations"
     )
     assert "found nothing else" in shortfall("hands", wanted, ["00001"], [], tmp_path)
     assert shortfall("videos", wanted, ["00001", "00002"], [], tmp_path) == ""

@@ -203,7 +203,7 @@ def test_what_is_odd_in_a_video_reaches_the_index_and_stops_nothing(tmp_path):
 
 def test_nothing_found_says_what_was_looked_for_and_what_lies_there(tmp_path):
     root = with_hands(tmp_path, one=hands(4), two=hands(4))
-    line = "hands: 0 of 3 official clips are there; looked for hands/00001 in [*].npz, found 2 under other names, such"
+    line = "hands: 0 of 3 official clips are there; looked for hands/00001 in [*].npz, found 2 others, such"
     with pytest.raises(StudyError, match=line) as error:
         build_index(study(root))
     assert str(error.value).startswith(f"{root}: ")

@@ -73,9 +73,11 @@ def speller(root: Path) -> Callable[[str], str]:
 
     @cache
     def on_disk() -> dict[str, str]:
+        """All files, by their composed names."""
         return {composed(file.as_posix()): file.as_posix() for file in walk(root)}
 
     def spell(path: str) -> str:
+        """The path of a file as the disk has it."""
         plain = normpath(composed(path.replace("\\", "/")))
         there = next((form for form in (path, plain) if os.path.isfile(root / form)), None)
         return normpath(there) if there else on_disk().get(plain, plain)
@@ -122,10 +124,11 @@ def shortfall(source: str, wanted: list[str], found: Iterable[str], others: list
     if len(absent) <= (1 - HALF) * len(wanted):
         return ""
     names = sorted(place.name if place.archive else printable(place.path.relative_to(root)) for place in others)
-    there = f"{len(names)} under other names, such as '{names[0]}'" if names else "nothing else"
+    there = f"{len(names)} others, such as '{names[0]}'" if names else "nothing else"
+    renamed = "; if some of the others are these clips, name them as in the annotations" if names else ""
     return (
         f"{source}: {len(wanted) - len(absent)} of {len(wanted)} official clips are there; looked for {source}/"
-        f"{absent[0]}{SOUGHT[source]}, found {there}; add the rest, or name them as in the annotations"
+        f"{absent[0]}{SOUGHT[source]}, found {there}; add the rest{renamed}"
     )
 
 

@@ -54,6 +54,10 @@ class Paths:
         """The facts of a run and its scores on a split."""
         return self.run(run) / ("metrics.json" if split == "test" else f"metrics-{split}.json")
 
+    def known(self, run: str) -> Path:
+        """From which score on a clip shows a sign that the run knows, as notebook 12 has found."""
+        return self.run(run) / "known.json"
+
     def exported(self, run: str, form: str, precision: str) -> Path:
         """An exported file, <run>[-stream]-<precision>.tflite or .onnx; form: "tflite", "onnx-stream" and so on."""
         suffix, _, stream = form.partition("-")

@@ -19,8 +19,8 @@ from lib.data.augment import augment_poses
 from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import Batches, ClipBatches, PoseBatches, shorten, trim
-from lib.data.poses import PoseStore
+from lib.data.loaders import Batches, ClipBatches, PoseBatches
+from lib.data.poses import PoseStore, shorten, trim
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
 from lib.models.weights import load_pretrained
@@ -29,7 +29,7 @@ from lib.predictions import Predictions
 from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened, with_defaults
 from lib.settings import StudyError, explain
 from lib.study import Study
-from lib.training import compute_in_float32, fit, prepare
+from lib.training import BEST, compute_in_float32, fit, prepare
 
 IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
 DRAWN = 8  # frames with joints that a figure of a clip needs
@@ -95,6 +95,20 @@ class Run:
             return build(self.config.model, len(self.glosses), **self.options())
         except ValidationError as error:
             raise StudyError(f"recipe {self.recipe}, options: {explain(error, config_of(self.config.model))}") from None
+
+    def trained(self) -> keras.Model:
+        """The model with its best weights, on the CPU, in float32.
+
+        Raises StudyError when the run was not trained on this machine.
+        """
+        path = self.folder / "train" / BEST
+        if not path.is_file():
+            raise StudyError(f"{path} is missing: train the run first (make study STUDY={self.study.name})")
+        with keras.device("cpu"):
+            model = Run.build(self)  # a ClipRun's own `build` would load published weights as well
+            model.load_weights(path)
+        compute_in_float32(model)
+        return model
 
     def pretrain(self, model: keras.Model) -> pd.DataFrame:
         """Pre-train the model without labels if the recipe asks for it. Returns the history, otherwise empty."""
@@ -294,5 +308,9 @@ class ClipRun(Run):
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:
     """Logits float32 (clips, classes) of batches without shuffling, in their order."""
-    logits = (model(batches[i][0], training=False) for i in range(len(batches)))
-    return np.concatenate([keras.ops.convert_to_numpy(batch) for batch in logits])
+    return np.concatenate([predict_batch(model, batches[i][0]) for i in range(len(batches))])
+
+
+def predict_batch(model: keras.Model, clips: np.ndarray) -> np.ndarray:
+    """Logits float32 (clips, classes) of clips float32 (clips, frames, …)."""
+    return keras.ops.convert_to_numpy(model(clips, training=False))

@@ -13,7 +13,7 @@ from bench import __main__ as bench
 from bench import agreement, clips, costs, export, i3d, official, poses, preprocessing, report, spobet, torch_video
 from bench.plain_spobet import PlainSpobet
 from bench.sides import REPOSITORY, Side, Taken, alternate
-from lib.export.predict import open_model
+from lib.export.files import open_model
 from lib.models.cost import costs as costs_of
 from lib.recipes import read_recipe
 

@@ -19,8 +19,8 @@ from bench.clips import make_videos
 from lib.data.video import read_clip
 from lib.export import bundle, network, tflite, write
 from lib.export import onnx as onnx_files
+from lib.export.files import FORMATS, Stream, open_model, read_metadata, run_clip
 from lib.export.onnx import activations_first
-from lib.export.predict import FORMATS, Stream, open_model, read_metadata, run_clip
 from lib.export.run import latency, of_length
 from lib.figures import runs as figures
 from lib.models import build

@@ -12,10 +12,11 @@ from helpers import RECIPE, make_study
 from lib.evaluation import write_metrics
 from lib.export import network, tflite
 from lib.export.bundle import card, gather, release, score_run
-from lib.export.predict import FORMATS, predict, read_metadata
-from lib.export.run import KEPT, calibrate, clips, load_trained, quantise, record, write_files
+from lib.export.files import FORMATS, read_metadata
+from lib.export.run import KEPT, calibrate, clips, quantise, record, write_files
 from lib.predictions import Predictions
 from lib.runs import PoseRun, open_run
+from lib.predict import name_sign
 from lib.settings import StudyError
 
 RUN = "small-s0"
@@ -39,7 +40,7 @@ def exported(tmp_path_factory):
         for split in ("val", "test"):
             path = study.paths.metrics(RUN, split)
             write_metrics(path, run.predict(model, split), **run.facts(model, split))
-        (recorded,) = record(load_trained(run), next(clips(run, "test"))).values()
+        (recorded,) = record(run.trained(), next(clips(run, "test"))).values()
         exact = {suffix[1:]: maker.convert(*recorded) for suffix, maker in FORMATS.items()}
         stale = study.paths.exported_predictions(RUN, "tflite", "int4")
         stale.parent.mkdir(parents=True)
@@ -85,15 +86,15 @@ def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
     expected = dict(zip(source.video_id, softmax(source.logits, axis=1), strict=True))
     for video_id in source.video_id[:3]:
         for suffix in ("tflite", "onnx"):  # given as the store has them, untrimmed
-            named = predict(run.study.paths.exported(RUN, suffix, "float32"), run.poses[video_id], top=2)
+            named = name_sign(run.poses[video_id], run.study.paths.exported(RUN, suffix, "float32"), top=2)
             best = np.argsort(-expected[video_id])[:2]
             assert list(named.index) == [run.glosses[label] for label in best]
             np.testing.assert_allclose(named, expected[video_id][best], rtol=1e-4)
     path = run.study.paths.exported(RUN, "tflite", "float32")
-    with pytest.raises(StudyError, match=r"takes frames of shape \[42, 3\], not \[54, 3\]"):
-        predict(path, np.ones((9, 54, 3), np.float32))
-    with pytest.raises(StudyError, match="no joint is seen"):
-        predict(path, np.zeros((9, 42, 3), np.float32))
+    with pytest.raises(StudyError, match=r"reads poses \(frames, 42, 3\), not an array \(9, 54, 3\)"):
+        name_sign(np.ones((9, 54, 3), np.float32), path)
+    with pytest.raises(StudyError, match="nobody's hands are seen"):
+        name_sign(np.zeros((9, 42, 3), np.float32), path)
 
 
 def test_landmarks_that_are_nowhere_count_as_not_seen(exported):
@@ -101,15 +102,15 @@ def test_landmarks_that_are_nowhere_count_as_not_seen(exported):
     path = run.study.paths.exported(RUN, "tflite", "float32")
     clip = run.poses[run.clips("test")["video_id"].iloc[0]].copy()
     clip[2, 3:5] = 0
-    expected = predict(path, clip, top=2)
+    expected = name_sign(clip, path, top=2)
     assert np.isfinite(expected).all()
     for joint in ([np.nan] * 3, [np.inf, 0.5, 1], [0.5, np.nan, 1], [0.5, 0.5, np.nan], [0.5, 0.5, 0]):
         clip[2, 3:5] = joint
-        pd.testing.assert_series_equal(predict(path, clip, top=2), expected)
+        pd.testing.assert_series_equal(name_sign(clip, path, top=2), expected)
     sure = np.where(clip[..., 2:] > 0, clip * [1, 1, 0.25], 0)  # confidences in the place of 1
-    pd.testing.assert_series_equal(predict(path, sure, top=2), expected)
-    with pytest.raises(StudyError, match="no joint is seen"):
-        predict(path, np.full((9, 42, 3), np.nan))
+    pd.testing.assert_series_equal(name_sign(sure, path, top=2), expected)
+    with pytest.raises(StudyError, match="nobody's hands are seen"):
+        name_sign(np.full((9, 42, 3), np.nan), path)
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
@@ -117,15 +118,15 @@ def test_files_and_clips_may_be_read_only_and_paths_plain_text(exported, tmp_pat
     run, _ = exported
     path = run.study.paths.exported(RUN, suffix, "float32")
     clip = run.poses[run.clips("test")["video_id"].iloc[0]]
-    expected = predict(path, clip)
+    expected = name_sign(clip, path)
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     copy.chmod(0o444)
     tmp_path.chmod(0o555)
     clip = clip.copy()
     clip.flags.writeable = False
-    pd.testing.assert_series_equal(predict(str(copy), clip), expected)
-    pd.testing.assert_series_equal(predict(str(copy), clip.tolist()), expected)
+    pd.testing.assert_series_equal(name_sign(clip, str(copy)), expected)
+    pd.testing.assert_series_equal(name_sign(clip.tolist(), str(copy)), expected)
     assert read_metadata(str(copy)) == read_metadata(path)
     tmp_path.chmod(0o755)
 
@@ -166,7 +167,7 @@ def test_what_is_not_asked_for_or_not_the_trained_model_is_not_released(exported
 
 def test_a_run_without_weights_is_one_clear_error(study):
     with pytest.raises(StudyError, match=r"best\.weights\.h5 is missing: train the run first"):
-        load_trained(PoseRun(study, RUN))
+        PoseRun(study, RUN).trained()
 
 
 @pytest.mark.parametrize(("precision", "agreements", "chosen"), [
@@ -176,7 +177,7 @@ def test_int8_keeps_no_more_layers_in_float32_than_agreement_on_val_takes(
     exported, monkeypatch, precision, agreements, chosen
 ):
     run, _ = exported
-    content = tflite.convert(*network.whole(load_trained(run), next(clips(run, "test"))))
+    content = tflite.convert(*network.whole(run.trained(), next(clips(run, "test"))))
     calibration, left = calibrate(run, tflite.Runner(content)), iter(agreements)
     monkeypatch.setattr(Predictions, "agreement", lambda predictions, source: next(left))
     quantised, kept = quantise(run, ".tflite", precision, content, calibration)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from helpers import encode_video, index_of_videos, numbered_images, numbers_of
 from lib.data.augment import ClipAugment
 from lib.data.clip_store import build_clips, clip_path
-from lib.data.loaders import ClipBatches, PoseBatches, pad, shorten, trim
+from lib.data.loaders import ClipBatches, PoseBatches
+from lib.data.poses import pad, shorten, trim
 from lib.settings import StudyError
 
 JOINTS = 42

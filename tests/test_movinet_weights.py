@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from lib.data.video import read_clip
 from lib.export import network, tflite
-from lib.export.predict import run_clip, stream_clip
+from lib.export.files import run_clip, stream_clip
 from lib.models import build, weights
 from lib.models.movinet_weights import from_tflite, load_mobile_tflite, plain, read_tflite, to_own_layout
 from lib.models.weights import load_pretrained

@@ -8,14 +8,12 @@ Run again, it resumes. What is in these files: see lib/data/holistic.py.
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.data.holistic import Holistic, find_poses, read_found
+from lib.data.holistic import finders, read_found
 from lib.data.sources import find_clips, list_clips
 from lib.machine import cores
 from lib.paths import replacing
@@ -58,28 +56,19 @@ def write_poses(
     MediaPipe, is a problem and stops no other. Raises StudyError when MediaPipe cannot be had.
     """
     left = [video_id for video_id, video in videos.items() if not _is_made(folder / f"{video_id}.npz", video, face)]
-    idle: SimpleQueue[Holistic] = SimpleQueue()
+    count = min(workers or cores(), len(left))
 
     def attempt(video_id: str) -> str:
-        holistic = idle.get()
         try:
-            found = find_poses(videos[video_id], holistic)
+            found = find(videos[video_id])
             with replacing(folder / f"{video_id}.npz") as partial:
                 np.savez_compressed(partial, **found)
             return ""
         except (StudyError, OSError) as error:  # OSError: the disk is full, or closed to us
             return f"{videos[video_id]}: {str(error).removeprefix(f'{videos[video_id]}: ')}"
-        finally:
-            idle.put(holistic)
 
-    with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(desc="poses", total=len(videos), initial=len(videos) - len(left)))
-        for number in range(min(workers or cores(), len(left))):
-            stack.callback((holistic := Holistic(face)).close)
-            idle.put(holistic)
-            if not number:
-                holistic.start()  # says whether it can be had
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, idle.qsize())))
+    bar = tqdm(desc="poses", total=len(videos), initial=len(videos) - len(left))
+    with bar, finders(count, face) as find, ThreadPoolExecutor(max(1, count)) as pool:
         problems = {}
         for video_id, problem in zip(left, pool.map(attempt, left), strict=True):
             problems |= {video_id: problem} if problem else {}

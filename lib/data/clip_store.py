@@ -22,11 +22,11 @@ from tqdm.auto import tqdm
 from lib.data.augment import Layers, resize
 from lib.data.index import present
 from lib.data.person import MOVER, find_mover
-from lib.data.video import MARGIN, segment_end, square_frames
+from lib.data.video import MARGIN, Box, segment_end, square_frames
 from lib.machine import cores, processes
 from lib.paths import replacing
 from lib.settings import StudyError
-from lib.study import Study
+from lib.study import ClipStore, Study
 
 Row = tuple[str, str, int, int]  # status, reason, frames, bytes
 
@@ -147,25 +147,35 @@ def _is_stored(job: _Job, target: Path) -> bool:
         return False
 
 
-def _store(job: _Job, target: Path) -> None:
-    """Write the frames of the segment, cropped and scaled, without black ones."""
+def store_clip(video: Path, target: Path, start: int, end: int, bbox: Box | None, how: ClipStore) -> np.ndarray:
+    """Store the frames [start, end) of a video as `build_clips` does. Returns the numbers of the frames stored, (n,).
+
+    Raises StudyError as `probe` does, or when the frames are black throughout.
+    """
+    box = None if bbox is None else tuple(map(float, bbox))
+    return np.array(_store(_Job(str(video), start, end, box, how.find_person, how.size, how.margin), target))
+
+
+def _store(job: _Job, target: Path) -> list[int]:
+    """Write the frames of the segment, cropped and scaled, without black ones; return their numbers."""
     video, comment = Path(job.video), job.made_of()
     head = START + COMMENT + (len(comment) + 2).to_bytes(2, "big") + comment  # the length counts its own two bytes
     end = segment_end(video, job.start) if job.end == -1 else job.end
     box = find_mover(video, job.start, end, threads=1) if job.find_person and job.bbox is None else job.bbox
-    decoded = shown = 0
+    decoded, shown = 0, []
     with replacing(target) as partial, partial.open("wb") as file:
-        for _, image in square_frames(video, range(job.start, end), job.size, box, job.margin, threads=1):
+        for number, image in square_frames(video, range(job.start, end), job.size, box, job.margin, threads=1):
             decoded += 1
             if image.max() > BLACK:  # 12 of 39 clips of WLASL300 end in a black frame
                 bgr = np.ascontiguousarray(image[..., ::-1])  # OpenCV's order
                 jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
                 file.write(jpeg if shown else head + jpeg[len(START) :])
-                shown += 1
+                shown.append(number)
         if not decoded:
             segment_end(video, job.start)  # raises: the segment starts after the last frame
         if not shown:
             raise StudyError(f"{video}: frames {job.start} to {end} are black throughout; leave the clip out")
+    return shown
 
 
 def read_stored(path: Path, choose: Callable[[int], Sequence[int]], least: int = STORE_SIZE) -> list[np.ndarray]:

@@ -24,12 +24,14 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from lib.data.layouts import Layout
 from lib.data.video import frames, probe
@@ -45,6 +47,7 @@ LIPS = [61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308
 # The body of the layouts, by number in MediaPipe's pose model; the neck, 33, is the middle of the SHOULDERS.
 BODY, SHOULDERS = [0, 33, 12, 14, 16, 11, 13, 15, 5, 2, 8, 7], [11, 12]
 VISIBLE = 0.5  # a joint of the body is present from this visibility on, as in MediaPipe's own drawings
+LONG = 20  # seconds after which a video gets a progress bar of its own
 PATIENCE = 5  # seconds for a process to end by itself
 LONGEST = 300  # characters of what it said
 LOG = re.compile(r"[IWE]\d{4} |INFO|WARNING")  # MediaPipe's lines that are no errors
@@ -107,13 +110,40 @@ class Holistic:
         return " ".join(" ".join(lines).split())[-LONGEST:] or f"exit code {process.returncode}"
 
 
+@contextmanager
+def finders(count: int, face: bool = False) -> Iterator[Callable[[Path], dict[str, Any]]]:
+    """A function that finds poses in a video (see `find_poses`), for up to `count` threads, a process for each.
+
+    Raises StudyError when MediaPipe cannot be had.
+    """
+    idle: SimpleQueue[Holistic] = SimpleQueue()
+    with ExitStack() as stack:
+        for number in range(count):
+            stack.callback((holistic := Holistic(face)).close)
+            idle.put(holistic)
+            if not number:
+                holistic.start()  # says whether it can be had
+
+        def find(video: Path) -> dict[str, Any]:
+            """Find poses with the next idle process."""
+            holistic = idle.get()
+            try:
+                return find_poses(video, holistic)
+            finally:
+                idle.put(holistic)
+
+        yield find
+
+
 def find_poses(video: Path, holistic: Holistic) -> dict[str, Any]:
     """Find the joints in every frame of a video: what its file holds (see above).
 
     Raises StudyError as `probe` does for a video that cannot be read, and as `Holistic.see` does.
     """
     info = probe(video)
-    found = parts_of(np.stack([holistic.see(image, not number) for number, image in enumerate(frames(video))]))
+    # Long videos show how far they are.
+    images = enumerate(tqdm(frames(video), desc=video.name, total=info.frames, delay=LONG, leave=False))
+    found = parts_of(np.stack([holistic.see(image, not number) for number, image in images]))
     if not holistic.face:
         del found["face"]
     with video.open("rb") as file:

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.data.augment import ClipAugment, augment_clip, resample, resize
+from lib.data.augment import ClipAugment, augment_clip, resize
 from lib.data.clip_store import read_layers
+from lib.data.poses import pad, shorten
 from lib.data.video import sample_frames
 
 # A clip, another clip of the same gloss (without labels: the clip itself), random numbers -> the augmented clip.
@@ -146,23 +147,3 @@ class ClipBatches(Batches):
         images = resize(frames, self.size) if how is None else augment_clip(frames, self.size, how, rng)
         for image, given in zip(images, clip, strict=True):
             np.multiply(image, np.float32(1 / 255), out=given)
-
-
-def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:
-    """Resample a clip of poses evenly to `max_frames` if it is longer."""
-    return clip if len(clip) <= max_frames else resample(clip, np.linspace(0, len(clip) - 1, max_frames))
-
-
-def trim(clip: np.ndarray) -> np.ndarray:
-    """Drop leading and trailing frames without any joint; a clip without joints becomes one empty frame."""
-    seen = np.flatnonzero(clip[..., 2].any(1))
-    return clip[seen[0] : seen[-1] + 1] if len(seen) else clip[:1]
-
-
-def pad(clips: list[np.ndarray], multiple: int) -> np.ndarray:
-    """Stack clips (frames_i, joints, 3), padded with empty frames to the longest, rounded up to `multiple`."""
-    longest = max(map(len, clips))
-    batch = np.zeros((len(clips), -(-longest // multiple) * multiple, *clips[0].shape[1:]), np.float32)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = clip
-    return batch

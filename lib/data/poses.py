@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lib.data.augment import resample
 from lib.data.find import Place, is_hidden, locate
 from lib.data.holistic import read_found, to_layout
 from lib.data.index import present
@@ -153,6 +154,26 @@ def _segment(clip: Any, frames: int) -> slice:
         raise StudyError(f"{problem}; make the poses again, from the same file")
     first = min(round(start * ratio), frames - 1)
     return slice(first, max(round(end * ratio), first + 1))
+
+
+def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:
+    """Resample a clip of poses evenly to `max_frames` if it is longer."""
+    return clip if len(clip) <= max_frames else resample(clip, np.linspace(0, len(clip) - 1, max_frames))
+
+
+def trim(clip: np.ndarray) -> np.ndarray:
+    """Drop leading and trailing frames without any joint; a clip without joints becomes one empty frame."""
+    seen = np.flatnonzero(clip[..., 2].any(1))
+    return clip[seen[0] : seen[-1] + 1] if len(seen) else clip[:1]
+
+
+def pad(clips: list[np.ndarray], multiple: int) -> np.ndarray:
+    """Stack clips (frames_i, joints, 3), padded with empty frames to the longest, rounded up to `multiple`."""
+    longest = max(map(len, clips))
+    batch = np.zeros((len(clips), -(-longest // multiple) * multiple, *clips[0].shape[1:]), np.float32)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    return batch
 
 
 def missing_joints(poses: list[np.ndarray], layout: Layout) -> pd.DataFrame:

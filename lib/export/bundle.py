@@ -86,7 +86,7 @@ def card(study: Study, row: dict[str, Any], path: Path) -> str:
 
     row: as `score_run` gives it. What does not depend on scores comes from the description in the file.
     """
-    from lib.export.predict import read_metadata  # it loads the runtimes, and few who read scores write cards
+    from lib.export.files import read_metadata  # it loads the runtimes, and few who read scores write cards
 
     description, labels = read_metadata(path)
     loader = FileSystemLoader(Path(__file__).parent)
@@ -110,7 +110,7 @@ def release(study: Study, run: str) -> list[Path]:
     Returns the paths of what was written. Raises StudyError, and writes nothing, when the study file does not release
     the run, or a file was not exported, is not the trained model or is too large.
     """
-    from lib.export.predict import read_metadata
+    from lib.export.files import read_metadata
 
     if run not in study.release:
         raise StudyError(f"study {study.name} does not release run {run}: add it under the key 'release'")

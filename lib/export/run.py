@@ -13,14 +13,13 @@ from torch import nn
 
 from lib.data.layouts import LAYOUTS
 from lib.export import CLIP, IMAGE, LOGITS, Inputs, network, write
-from lib.export.predict import FORMATS, Runner, run_clip, stream_clip
+from lib.export.files import FORMATS, Runner, run_clip, stream_clip
 from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import replacing
 from lib.predictions import Predictions
 from lib.runs import Run
-from lib.settings import StudyError, load_yaml
-from lib.training import BEST, compute_in_float32
+from lib.settings import load_yaml
 
 # Training clips to measure int8's ranges on; a stream sees each of their frames.
 CALIBRATION, STREAM_CALIBRATION = 24, 8
@@ -80,21 +79,6 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
     for path in {*(paths.run(run.name) / "exports").glob("*.npz")} - written:
         path.unlink()  # of a precision that the study no longer has
     return table
-
-
-def load_trained(run: Run) -> keras.Model:
-    """The run's model with its best weights, on the CPU, in float32.
-
-    Raises StudyError when the run was not trained on this machine.
-    """
-    path = run.folder / "train" / BEST
-    if not path.is_file():
-        raise StudyError(f"{path} is missing: train the run first (make study STUDY={run.study.name})")
-    with keras.device("cpu"):
-        model = Run.build(run)  # a ClipRun's own `build` would load published weights as well
-        model.load_weights(path)
-    compute_in_float32(model)
-    return model
 
 
 def clips(run: Run, split: str, count: int | None = None) -> Iterator[np.ndarray]:
@@ -188,7 +172,9 @@ def describe_input(run: Run) -> dict[str, Any]:
     """How a program prepares a clip: its shape, (1, frames, …), and the rest in words."""
     config, kind = run.config, family_of(run.config.model).kind
     if kind == "clips":
-        size = {"shape": [1, config.frames, config.size, config.size, 3], "margin": run.study.clips.margin}
+        how = run.study.clips
+        size = {"shape": [1, config.frames, config.size, config.size, 3]}
+        size |= {"stored": how.size, "margin": how.margin, "find_person": how.find_person}
     else:
         joints = list(LAYOUTS[run.study.layout].joints)
         size = {"shape": [1, config.max_frames, len(joints), 3], "joints": joints}

@@ -81,7 +81,7 @@ def timed(label: str, files: dict[str, Path], rounds: int, target: str = "", not
 
 def caller(path: str) -> dict[str, Callable[[], int]]:
     """The side of a file, which it calls with zeros."""
-    from lib.export.predict import open_model
+    from lib.export.files import open_model
 
     runner = open_model(Path(path))
     inputs = runner.zeros()

@@ -24,7 +24,8 @@ from bench.sides import Side, alternate
 from bench.training import compiled
 from lib.data.augment import augment_poses
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import PoseBatches, trim
+from lib.data.loaders import PoseBatches
+from lib.data.poses import trim
 from lib.models import build
 from lib.recipes import PoseRecipe, read_recipe
 
@@ -109,7 +110,7 @@ def plain(poses: list[np.ndarray], labels: np.ndarray) -> Callable[[], None]:
     import torch
 
     from bench.plain_spobet import PlainSpobet
-    from lib.data.loaders import shorten
+    from lib.data.poses import shorten
     from lib.models.spobet import PoseFeatures
 
     config = read_recipe("spobet-plus")

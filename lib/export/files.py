@@ -1,4 +1,4 @@
-"""Exported files in use: open one, run clips or a camera's frames through it, or name a sign from landmarks."""
+"""Exported files in use: open one, and run clips or a camera's frames through it; `lib.predict` names signs with it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,10 +6,8 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import pandas as pd
 from scipy.special import softmax
 
-from lib.data.loaders import pad, shorten, trim
 from lib.export import CLIP, IMAGE, LOGITS, NEXT, Inputs, onnx, tflite
 from lib.settings import StudyError
 
@@ -38,28 +36,6 @@ def read_metadata(path: Path | str) -> tuple[dict[str, Any], list[str]]:
         raise StudyError(f"{path}: not an exported model of this study: {error}") from None
 
 
-def predict(path: Path | str, poses: np.ndarray, top: int = 5) -> pd.Series:
-    """Predict the glosses of a clip of landmarks: the `top` most probable ones with their probabilities, in order.
-
-    path: a .tflite or .onnx file of a pose model, such as those in reports/<study>/models/.
-    poses: float (frames, joints, 3) of x, y, in any unit, and 1, or 0 for a joint that was not seen; the joints as
-    listed in the file's card. A joint with a value that is not finite counts as not seen.
-    `lib.data.poses.order_hands` makes this of MediaPipe's hands.
-    Raises StudyError when the file cannot be read, takes other input, or no joint is seen in any frame.
-    """
-    model, (description, labels) = open_model(path), read_metadata(path)
-    shape = description["input"].get(CLIP, {}).get("shape", [])
-    poses = np.asarray(poses, np.float32)
-    if poses.shape[1:] != tuple(shape[2:]):
-        raise StudyError(f"{path} takes frames of shape {shape[2:]}, not {list(poses.shape[1:])}")
-    seen = np.isfinite(poses).all(-1, keepdims=True) & (poses[..., 2:] > 0)
-    poses = np.where(seen, np.concatenate([poses[..., :2], seen], -1), 0)
-    if not poses[..., 2].any():
-        raise StudyError("no joint is seen in any frame of the clip, so there is nothing to predict from")
-    clip = pad([shorten(trim(poses), shape[1])], shape[1])
-    return pd.Series(softmax(run_clip(model, clip)[0]), labels).nlargest(top)
-
-
 class Stream:
     """A MoViNet-Stream file that a camera feeds frame by frame."""
 
@@ -81,6 +57,10 @@ class Stream:
 
         Raises StudyError when the frame has another size, type or range.
         """
+        return softmax(self.logits(frame)[0])
+
+    def logits(self, frame: np.ndarray) -> np.ndarray:
+        """Read a frame as `push` does; give logits (1, labels)."""
         frame = np.asarray(frame)
         if frame.dtype == np.uint8:
             frame = frame / np.float32(255)
@@ -88,7 +68,7 @@ class Stream:
             need = f"a frame is uint8, or float in [0, 1], of shape {self.shape}"
             raise StudyError(f"{need}; this one is {frame.dtype} of shape {frame.shape}, or has other values")
         _, outputs, self.buffers = _step(self.runner, frame[None, None], self.buffers)
-        return softmax(outputs[LOGITS][0])
+        return outputs[LOGITS]
 
 
 def run_clip(runner: Runner, clip: np.ndarray) -> np.ndarray:

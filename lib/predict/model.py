@@ -1,0 +1,158 @@
+"""A trained model with all that it takes to name a sign: a run of a study, or an exported file."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from lib.data.layouts import LAYOUTS, Layout
+from lib.data.poses import pad
+from lib.export import CLIP, IMAGE
+from lib.export.files import FORMATS, Stream, read_metadata, run_clip
+from lib.export.files import open_model as open_file
+from lib.paths import REPOSITORY, Paths, home
+from lib.settings import StudyError
+from lib.study import ClipStore, load_study
+
+BATCH = 16  # clips that a trained run reads at once
+PAD_TO = 8  # frames, as `PoseBatches` pads
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that names signs, and how it wants to see them.
+
+    name: "<study>/<run>". glosses: in the order of the logits. layout: of a pose model, None for a video model.
+    frames: how many a video model reads; the most that a pose model does. size: pixels on a side of a video model's
+    clip. store: how its videos are cropped and stored first. known_from: the least score (see `score`) of a sign that
+    the model knows; -inf where that was not measured. run: float32 (1 or more, frames, …) to logits. stream: of a file
+    that reads frame by frame, for cameras.
+    """
+
+    name: str
+    glosses: list[str]
+    layout: Layout | None
+    frames: int
+    size: int
+    store: ClipStore
+    known_from: float
+    run: Callable[[np.ndarray], np.ndarray]
+    batch: int = 1
+    pad_to: int = 1
+    stream: Stream | None = None
+
+    def logits(self, clips: Iterable[np.ndarray]) -> np.ndarray:
+        """Logits float32 (n, glosses) of clips as `Recording.read` gives them, each float32 (frames, …)."""
+        found, waiting = [np.zeros((0, len(self.glosses)), np.float32)], []
+        for clip in clips:
+            waiting.append(clip)
+            if len(waiting) == self.batch:
+                found.append(self._logits(waiting))
+                waiting = []
+        return np.concatenate([*found, self._logits(waiting)] if waiting else found)
+
+    def _logits(self, clips: list[np.ndarray]) -> np.ndarray:
+        return self.run(pad(clips, self.pad_to) if self.layout else np.stack(clips))
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of the glosses, float32 (n, glosses)."""
+    return softmax(logits, axis=-1)
+
+
+def score(logits: np.ndarray) -> np.ndarray:
+    """How surely a clip shows one of the glosses, (n,): its largest logit.
+
+    Hendrycks et al. 2022 (https://arxiv.org/abs/1911.11132) compare it with the largest probability; notebook 12 does
+    on signs that the model does not know.
+    """
+    return logits.max(-1)
+
+
+def open_model(which: str | Path | None = None, threads: int = 1) -> Model:
+    """Open a .tflite or .onnx file, or "<study>/<run>" trained on this machine; by default the best released file.
+
+    Raises StudyError when there is none, or it is not one of this study's.
+    """
+    which = best_released() if which is None else which
+    if Path(which).suffix in FORMATS or Path(which).is_file():
+        return _open_file(Path(which), threads)
+    study, _, run = str(which).rpartition("/")
+    if not study:
+        raise StudyError(f"{which}: a model is a .tflite or .onnx file, or <study>/<run>, such as sample/spobet-plus")
+    return _open_run(study, run)
+
+
+def best_released() -> Path:
+    """The TensorFlow Lite file in reports/*/models/ whose run has the highest test accuracy. Raises StudyError."""
+    files = sorted((REPOSITORY / "reports").glob("*/models/*.tflite"))
+    if not files:
+        raise StudyError("no model is released in reports/*/models/; name one with --model")
+
+    def accuracy(path: Path) -> float:
+        """Top-1 on test."""
+        return json.loads(Paths(path.parts[-3], REPOSITORY).metrics(path.stem).read_text())["top1"]
+
+    return max(files, key=accuracy)
+
+
+def _open_file(path: Path, threads: int) -> Model:
+    runner, (description, glosses) = open_file(path, threads), read_metadata(path)
+    about: dict[str, Any] = description["input"].get(CLIP) or description["input"][IMAGE]
+    layout = next((layout for layout in LAYOUTS.values() if list(layout.joints) == about.get("joints")), None)
+    if not layout and "joints" in about:
+        raise StudyError(f"{path}: reads joints of no known layout; export it again")
+    store = {key: value for key, value in about.items() if key in ("margin", "find_person")}
+    return Model(
+        name=description["name"],
+        glosses=glosses,
+        layout=layout,
+        frames=description["frames"],
+        size=0 if layout else about["shape"][-2],
+        store=ClipStore(size=about.get("stored", ClipStore().size), **store),
+        known_from=_known_from(description["name"]),
+        run=lambda clips: np.concatenate([run_clip(runner, clip[None]) for clip in clips]),
+        pad_to=description["frames"],
+        stream=Stream(path, threads) if IMAGE in description["input"] else None,
+    )
+
+
+def _open_run(study_name: str, run_name: str) -> Model:
+    study = load_study(study_name, Path(), require_data=False)  # nothing of its data is read
+    spec, _ = study.find_run(run_name)
+    try:
+        backend = json.loads(study.paths.metrics(run_name).read_text())["backend"]
+    except FileNotFoundError:
+        raise StudyError(
+            f"run {run_name} of {study.name} is not trained here: `make study STUDY={study.name}`"
+        ) from None
+    os.environ.setdefault("KERAS_BACKEND", backend)  # before Keras is imported, here
+    from lib.runs import open_run, predict_batch
+
+    poses = study.origin(spec).family().kind == "poses"
+    run = open_run(study, run_name)
+    model = run.trained()
+    return Model(
+        name=f"{study.name}/{run_name}",
+        glosses=run.glosses,
+        layout=LAYOUTS[study.layout] if poses else None,
+        frames=run.config.max_frames if poses else run.config.frames,
+        size=0 if poses else run.config.size,
+        store=study.clips,
+        known_from=_known_from(f"{study.name}/{run_name}"),
+        run=lambda clips: predict_batch(model, clips),
+        batch=BATCH,
+        pad_to=PAD_TO,
+    )
+
+
+def _known_from(name: str) -> float:
+    """The threshold that notebook 12 has chosen for a run, "<study>/<run>"; -inf if it has not."""
+    study, run = name.split("/")
+    path = Paths(study, home()).known(run)
+    return json.loads(path.read_text())["known_from"] if path.is_file() else -np.inf

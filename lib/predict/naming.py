@@ -1,0 +1,56 @@
+"""Names for clips: the likeliest glosses of each, one clip after another."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from lib.machine import cores
+from lib.predict.model import Model, probabilities, score
+from lib.predict.recordings import Input, Recording, recorder
+from lib.settings import StudyError
+
+
+class Answer(NamedTuple):
+    """What a model says of a clip.
+
+    top: the likeliest glosses with their probabilities. known: whether the model knows the sign (see `score`).
+    frames, seconds: the length of the clip; None where the frames have no rate.
+    """
+
+    path: str
+    top: list[tuple[str, float]]
+    known: bool
+    frames: int
+    seconds: float | None
+
+
+def answer(model: Model, path: str, recording: Recording, top: int) -> Answer:
+    """Name the sign that a recording shows."""
+    logits = model.logits([recording.clip()])
+    (shares,) = probabilities(logits)
+    order = np.argsort(-shares, kind="stable")[:top]
+    named = [(model.glosses[number], round(float(shares[number]), 4)) for number in order]
+    seconds = round(recording.frames / recording.fps, 3) if recording.fps else None
+    return Answer(path, named, bool(score(logits)[0] >= model.known_from), recording.frames, seconds)
+
+
+def open_all(model: Model, clips: Sequence[Input]) -> Iterator[tuple[str, Recording | str]]:
+    """Open clips, several at once, and yield each one's path and recording in order, or why it cannot be used.
+
+    A recording may be read until the next is asked for. Several clips show a progress bar.
+    """
+
+    def attempt(clip: Input) -> Recording | str:
+        try:
+            return record(clip)
+        except StudyError as error:
+            return f"{clip.path}: {str(error).removeprefix(f'{clip.path}: ')}"
+
+    videos = sum(clip.form == "videos" for clip in clips)
+    with recorder(model, videos) as record, ThreadPoolExecutor(max(1, min(cores(), len(clips)))) as pool:
+        results = zip(clips, pool.map(attempt, clips), strict=True)
+        for clip, result in tqdm(results, desc="clips", total=len(clips), delay=2, disable=len(clips) < 2):
+            yield clip.path, result

@@ -5,7 +5,8 @@
 Ten glosses in five pairs. The two of a pair use the same handshapes and visit the same places in a different order, so
 that neither the mean pose nor any single frame tells them apart. Eight signers differ in build, skin, handedness and
 speed, and wear different clothes in front of a different wall in each clip; those of val and test sign in no other
-split. One video is missing, one is cut short, and one of test is a copy of one of train.
+split. One video is missing, one is cut short, and one of test is a copy of one of train. Four more glosses follow, for
+subsets are nested, as WLASL's are: a study of ten does not know them and can choose by them when to answer "unknown".
 
 Joints are placed in shoulder widths of the signer, y downwards, with the origin at the neck, and then scaled to pixels.
 Left and right are the signer's own; the signer faces the camera, so the right hand is on the left of the image.
@@ -31,6 +32,7 @@ from lib.settings import StudyError
 SIZE = 256  # width and height of a video, pixels
 ANNOTATED_FPS = 25  # as in WLASL, which annotates it for every clip whatever the file's own rate
 SPLITS = {"train": (0, 1, 2, 3, 4), "val": (5,), "test": (6, 7)}  # signers
+OUTSIDE_SIGNERS = (5, 6, 0, 5, 7, 5, 6, 7)  # of clips outside the vocabulary: val and test need them, train hardly any
 
 UPPER_ARM, FOREARM = 0.8, 0.75
 SHOULDER, HIP = np.array([-0.5, 0.1]), np.array([-0.35, 1.5])  # the right ones
@@ -64,6 +66,11 @@ def _glide(start: np.ndarray, end: np.ndarray) -> Course:
     return lambda t: start + (end - start) * _smooth(t)[:, None]
 
 
+def _zigzag(start: np.ndarray, end: np.ndarray) -> Course:
+    """From one place to another, twice to the side and back on the way."""
+    return lambda t: start + (end - start) * t[:, None] + 0.35 * np.cos(4 * np.pi * t)[:, None] * (1, 0)
+
+
 def _smooth(t: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
@@ -80,6 +87,12 @@ SIGNS: dict[str, tuple[Course, Course, int]] = {
     "vee-brow-in": (_glide(ASIDE, BROW), _glide(VEE, VEE), 1),
     "both-open": (_glide(LOW, HIGH), _glide(CLOSED, FLAT), 2),
     "both-close": (_glide(HIGH, LOW), _glide(FLAT, CLOSED), 2),
+}
+OUTSIDE: dict[str, tuple[Course, Course, int]] = {  # a study of the ten does not know these
+    "flat-zigzag-down": (_zigzag(BROW, LOW), _glide(FLAT, FLAT), 1),
+    "flat-zigzag-up": (_zigzag(LOW, BROW), _glide(FLAT, FLAT), 1),
+    "both-part": (_glide(CHIN, ASIDE), _glide(VEE, VEE), 2),
+    "both-meet": (_glide(ASIDE, CHIN), _glide(VEE, VEE), 2),
 }
 
 
@@ -137,20 +150,20 @@ def write_sample(root: Path, seed: int = 0, clips_per_gloss: int = 24) -> None:
         for job in tqdm(jobs, desc="drawing clips", unit="clip"):
             job.result()
     _write_annotations(part / "annotations", clips)
-    _plant_faults(part / "videos", part / "keypoints", clips)
+    _plant_faults(part / "videos", part / "keypoints", [clip for clip in clips if clip.gloss in SIGNS])
     (part / "README.txt").write_text("Synthetic: drawn signers, made-up signs. Nothing here is sign language.\n")
     part.rename(root)
 
 
 def plan_clips(seed: int, clips_per_gloss: int) -> list[Clip]:
-    """Decide on all clips, gloss by gloss, with equally many by each signer."""
+    """Decide on all clips, gloss by gloss, with equally many by each signer; of OUTSIDE, a third as many."""
     rng = np.random.default_rng([seed, 0])
     signers = [_make_signer(number, rng) for number in range(8)]
     split_of = {number: split for split, numbers in SPLITS.items() for number in numbers}
     clips = []
-    for label, gloss in enumerate(SIGNS):
-        for number in range(clips_per_gloss):
-            signer = signers[number % len(signers)]
+    for label, gloss in enumerate([*SIGNS, *OUTSIDE]):
+        for number in range(clips_per_gloss if gloss in SIGNS else clips_per_gloss // 3):
+            signer = signers[number % 8 if gloss in SIGNS else OUTSIDE_SIGNERS[number % 8]]
             fps = int(rng.choice([25, 30]))
             signed = round(fps * rng.uniform(1.35, 1.7) / signer.speed)
             before, after = rng.integers(4, 10, 2) if rng.random() < 0.5 else (0, 0)
@@ -202,7 +215,7 @@ def _movement(clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """
     there, back = rng.integers(clip.signed // 8, clip.signed // 4, 2)
     t = np.linspace(0, 1, clip.signed - there - back)
-    course, shapes, hands = SIGNS[clip.gloss]
+    course, shapes, hands = (SIGNS | OUTSIDE)[clip.gloss]
     wrist = course(t) + rng.normal(0, 0.04, 2)
     wrist = wrist.mean(0) + (wrist - wrist.mean(0)) * clip.signer.reach * rng.uniform(0.9, 1.1)
     up, down = _smooth(np.linspace(0, 1, there, endpoint=False)), _smooth(np.linspace(1, 0, back))
@@ -347,12 +360,14 @@ def _person(body: np.ndarray, hands: np.ndarray, lost: np.ndarray, rng: np.rando
 
 
 def _write_annotations(folder: Path, clips: list[Clip]) -> None:
-    glosses = list(SIGNS)
+    glosses = [*SIGNS, *OUTSIDE]
     records = [{"gloss": g, "instances": [_instance(c) for c in clips if c.gloss == g]} for g in glosses]
     (folder / "WLASL_v0.3.json").write_text(json.dumps(records, indent=1))
     (folder / "wlasl_class_list.txt").write_text("".join(f"{i}\t{g}\n" for i, g in enumerate(glosses)))
     nslt = {c.video_id: {"subset": c.split, "action": [glosses.index(c.gloss), *c.segment()]} for c in clips}
-    (folder / f"nslt_{len(glosses)}.json").write_text(json.dumps(nslt))
+    for count in (len(SIGNS), len(glosses)):
+        listed = {video_id: clip for video_id, clip in nslt.items() if clip["action"][0] < count}
+        (folder / f"nslt_{count}.json").write_text(json.dumps(listed))
 
 
 def _instance(clip: Clip) -> dict:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements, read_annotations
+from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, WITHDRAWN, disagreements, read_annotations, read_outside
 from lib.settings import StudyError
 
 SAME_IN_BOTH = ["video_id", "gloss", "label", "split", "frame_start", "frame_end", "fps"]
@@ -308,6 +308,108 @@ def test_file_with_too_few_glosses_is_refused(tmp_path):
     root = write(tmp_path, rich=rich_file(TWO_GLOSSES), subset=3)
     with pytest.raises(StudyError, match=r"WLASL3.json: holds 2 glosses, the study asks for 3"):
         read_annotations(root, 3)
+
+
+FOUR_GLOSSES = {
+    **TWO_GLOSSES,
+    "no": [instance("00007", "val", 5, 9, signer_id=2), instance("00005"), instance("00006", "test")],
+    "none": [instance("00004", "val")],
+}
+
+
+def test_clips_outside_a_subset_are_those_of_the_other_glosses_in_the_same_columns(tmp_path):
+    root = write(tmp_path, rich=rich_file(TWO_GLOSSES), nslt=nslt_file(TWO_GLOSSES))
+    write(tmp_path, rich=rich_file(FOUR_GLOSSES), glosses=(), subset=4)
+    outside, inside = read_outside(root, 2), read_annotations(root, 2)
+    assert outside["video_id"].tolist() == ["00005", "00006", "00007", "00004"]
+    assert outside["gloss"].tolist() == ["no", "no", "no", "none"]
+    assert outside["label"].tolist() == [2, 2, 2, 3]
+    assert outside["split"].tolist() == ["train", "test", "val", "val"]
+    assert outside.loc[2, ["frame_start", "frame_end", "signer", "bbox"]].tolist() == [5, 9, 2, [1, 2, 30, 40]]
+    assert outside.dtypes.to_dict() == inside.dtypes.to_dict()
+    assert outside.index.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["rich", "nslt"])
+def test_clips_outside_come_from_the_largest_file(tmp_path, kind):
+    make = {"rich": rich_file, "nslt": nslt_file}[kind]
+    for subset in (2, 3, 4):
+        glosses = dict(list(FOUR_GLOSSES.items())[:subset])
+        write(tmp_path, **{kind: make(glosses)}, glosses=FOUR_GLOSSES, subset=subset)
+    assert read_outside(tmp_path, 2)["label"].tolist() == [2, 2, 2, 3]
+    assert read_outside(tmp_path, 3)["label"].tolist() == [3]
+
+
+def test_v03_counts_by_the_glosses_that_it_holds(tmp_path):
+    root = write(tmp_path, rich=rich_file(FOUR_GLOSSES), glosses=(), subset=4)
+    (root / "annotations" / "WLASL4.json").rename(root / "annotations" / "WLASL_v0.3.json")
+    assert read_outside(root, 3)["gloss"].tolist() == ["none"]
+    assert set(read_outside(root, 2)["video_id"]) == {"00004", "00005", "00006", "00007"}
+
+
+def test_the_nslt_file_decides_on_split_and_clips_outside_and_the_rich_one_supplies_the_rest(tmp_path):
+    nslt = nslt_file(FOUR_GLOSSES)
+    nslt["00005"]["subset"] = "val"
+    del nslt["00006"]
+    root = write(tmp_path, rich=rich_file(FOUR_GLOSSES), nslt=nslt, glosses=(), subset=4)
+    (root / "annotations" / "WLASL4.json").rename(root / "annotations" / "WLASL_v0.3.json")
+    outside = read_outside(root, 2).set_index("video_id")
+    assert outside["split"].to_dict() == {"00005": "val", "00007": "val", "00004": "val"}
+    assert outside.loc["00007", "signer"] == 2
+
+
+@pytest.mark.parametrize("name", ["WLASL2.json", "WLASL_v0.3.json"])
+def test_without_a_larger_file_the_table_of_clips_outside_is_empty_but_has_its_columns(tmp_path, name):
+    root = write(tmp_path, rich=rich_file(TWO_GLOSSES), nslt=nslt_file(TWO_GLOSSES))
+    (root / "annotations" / "WLASL2.json").rename(root / "annotations" / name)
+    (root / "annotations" / "._nslt_4.json").write_bytes(b"\0")
+    (root / "annotations" / "nslt_4.json.part").write_text("{")
+    outside = read_outside(root, 2)
+    assert outside.empty
+    assert outside.dtypes.to_dict() == read_annotations(root, 2).dtypes.to_dict()
+
+
+def test_a_clip_of_the_subset_is_never_outside_even_where_a_larger_file_gives_it_another_gloss(tmp_path):
+    other = {**FOUR_GLOSSES, "book": [], "none": [*FOUR_GLOSSES["none"], *FOUR_GLOSSES["book"]]}
+    root = write(tmp_path, nslt=nslt_file(TWO_GLOSSES))
+    write(tmp_path, nslt=nslt_file(other), glosses=FOUR_GLOSSES, subset=4)
+    assert set(read_outside(root, 2)["video_id"]) == {"00004", "00005", "00006", "00007"}
+
+
+def test_withdrawn_clips_are_not_outside(tmp_path):
+    withdrawn = {"20065": {"subset": "val", "action": [3, 1, 209]}}
+    root = write(tmp_path, nslt=nslt_file(TWO_GLOSSES))
+    write(tmp_path, nslt=nslt_file(FOUR_GLOSSES) | withdrawn, glosses=FOUR_GLOSSES, subset=4)
+    assert "20065" not in set(read_outside(root, 2)["video_id"])
+
+
+def test_a_broken_larger_file_is_named(tmp_path):
+    root = write(tmp_path, nslt=nslt_file(TWO_GLOSSES))
+    (root / "annotations" / "nslt_4.json").write_text("{")
+    (root / "annotations" / "wlasl_class_list.txt").write_text("0\tbook\n1\tall\n2\tno\n3\tnone\n")
+    assert len(read_annotations(root, 2)) == 3
+    with pytest.raises(StudyError, match=r"nslt_4.json: Invalid JSON"):
+        read_outside(root, 2)
+
+
+@pytest.mark.parametrize("subset", [100, 300])
+def test_clips_outside_real_subsets_are_the_rest_of_wlasl2000(wlasl_root, subset):
+    outside = read_outside(wlasl_root, subset)
+    files = [wlasl_root / "annotations" / f"nslt_{glosses}.json" for glosses in (subset, 2000)]
+    inside, everything = (json.loads(path.read_text()) for path in files)
+    rest = {video_id: clip for video_id, clip in everything.items() if clip["action"][0] >= subset}
+    rest = {video_id: clip["subset"] for video_id, clip in rest.items() if video_id not in WITHDRAWN}
+    assert dict(zip(outside["video_id"], outside["split"], strict=True)) == rest
+    assert not set(rest) & set(inside)
+    counts = outside["split"].value_counts()[list(SPLITS)]
+    published = zip(PUBLISHED_COUNTS[2000], PUBLISHED_COUNTS[subset], strict=True)
+    assert counts.tolist() == [whole - part for whole, part in published]
+
+
+@pytest.mark.parametrize("subset", [100, 300, 1000])
+def test_a_clip_has_the_same_split_in_each_real_subset(wlasl_root, subset):
+    clips = [read_annotations(wlasl_root, glosses).set_index("video_id")["split"] for glosses in (subset, 2000)]
+    assert clips[0].to_dict() == clips[1][clips[0].index].to_dict()
 
 
 @pytest.mark.parametrize("subset", PUBLISHED_COUNTS)

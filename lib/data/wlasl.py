@@ -7,6 +7,7 @@ clips exist, is harmless; `disagreements` lists it for the audit. Frame numbers 
 give the length of the clip's own file where the rich ones say "to the end" or number the frames of a longer video.
 """
 
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -95,6 +96,24 @@ def read_annotations(root: Path, subset: int) -> pd.DataFrame:
     return _checked(pd.concat([known, clips.drop(known.index)]).reset_index(), folder)
 
 
+def read_outside(root: Path, subset: int) -> pd.DataFrame:
+    """Read the clips of all glosses beyond the first `subset`, which a model of the subset does not know.
+
+    They come from the largest of the annotation files, WLASL_v0.3.json, WLASL<n>.json and nslt_<n>.json, read as
+    `read_annotations` reads n glosses, in its columns and order: labels are at least `subset`. WLASL's subsets are
+    nested, so that a clip has the same split in each. No clip of the subset is among them, whatever another release
+    says of it. The table is empty when no file holds more glosses.
+    Raises StudyError like `read_annotations`, of the subset or of the largest file.
+    """
+    inside = read_annotations(root, subset)
+    glosses = max(_sizes(root / "annotations"))
+    if glosses <= subset:
+        return inside[:0]
+    clips = read_annotations(root, glosses)
+    outside = (clips["label"] >= subset) & ~clips["video_id"].isin(inside["video_id"])
+    return clips[outside].reset_index(drop=True)
+
+
 def disagreements(root: Path, subset: int) -> pd.DataFrame:
     """List where two annotation files differ: columns video_id, field, files, values.
 
@@ -109,6 +128,14 @@ def disagreements(root: Path, subset: int) -> pd.DataFrame:
             field = "clip" if "absent" in (clip.a, clip.b) else "split"
             rows.append((clip.Index, field, f"{name_a} / {name_b}", f"{clip.a} / {clip.b}"))
     return pd.DataFrame(rows, columns=["video_id", "field", "files", "values"])
+
+
+def _sizes(folder: Path) -> list[int]:
+    """The number of glosses of each annotation file; the name of v0.3 does not say it."""
+    named = [re.fullmatch(r"(?:nslt_|WLASL)([1-9]\d*)\.json", path.name) for path in folder.iterdir() if path.is_file()]
+    sizes = [int(match[1]) for match in named if match]
+    newest = folder / "WLASL_v0.3.json"
+    return [*sizes, len(_parse(newest, TypeAdapter(list[_RichGloss])))] if newest.is_file() else sizes
 
 
 def _read_files(folder: Path, subset: int) -> dict[str, pd.DataFrame]:

@@ -107,6 +107,7 @@ class StudyFile(_Strict):
     searches: list[SearchSpec] = []
     runs: Annotated[list[RunSpec], Field(min_length=1)]
     exports: list[Name] = []  # runs that notebook 10 exports
+    predict: Name | None = None  # the run of a pose model that notebook 12 names clips and longer videos with
     precisions: list[Precision] = list(get_args(Precision))  # of the exported files
     hours: Hours = Hours()
     release: list[Name] = []  # exported runs whose files are committed in reports/<study>/models/
@@ -147,7 +148,9 @@ class StudyFile(_Strict):
             if searches.count(name) > 1 or (paths.RECIPES / f"{name}.yaml").is_file():
                 taken = "another search" if searches.count(name) > 1 else "a recipe in workflow/recipes/"
                 raise ValueError(f"search '{name}' has the name of {taken}: rename it")
-        for key, names, known in (("exports", self.exports, runs), ("release", self.release, self.exports)):
+        predict = [self.predict] if self.predict else []
+        lists = (("exports", self.exports, runs), ("release", self.release, self.exports), ("predict", predict, runs))
+        for key, names, known in lists:
             for name in set(names) - set(known):
                 raise ValueError(f"key '{key}': there is no run '{name}'; there are {', '.join(known) or 'none'}")
         return self

@@ -14,9 +14,9 @@ from lib.export import network, tflite
 from lib.export.bundle import card, gather, release, score_run
 from lib.export.files import FORMATS, read_metadata
 from lib.export.run import KEPT, calibrate, clips, quantise, record, write_files
+from lib.predict import name_sign
 from lib.predictions import Predictions
 from lib.runs import PoseRun, open_run
-from lib.predict import name_sign
 from lib.settings import StudyError
 
 RUN = "small-s0"

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ LIPS = [61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308
 # The body of the layouts, by number in MediaPipe's pose model; the neck, 33, is the middle of the SHOULDERS.
 BODY, SHOULDERS = [0, 33, 12, 14, 16, 11, 13, 15, 5, 2, 8, 7], [11, 12]
 VISIBLE = 0.5  # a joint of the body is present from this visibility on, as in MediaPipe's own drawings
+HANGS = 120  # seconds after which a process that does not answer is ended; a frame takes a twentieth of a second
 LONG = 20  # seconds after which a video gets a progress bar of its own
 PATIENCE = 5  # seconds for a process to end by itself
 LONGEST = 300  # characters of what it said
@@ -86,10 +88,13 @@ class Holistic:
         or when the process crashes; the next frame starts another.
         """
         self.start()
+        watchdog = Timer(HANGS, self._process.kill)
+        watchdog.start()
         with suppress(OSError):  # after a crash, which also ends the answers
             self._process.stdin.write(struct.pack("<III", *image.shape[:2], first) + image.tobytes())
             self._process.stdin.flush()
         answer = self._process.stdout.read(4 * VALUES)
+        watchdog.cancel()
         if len(answer) < 4 * VALUES:
             raise StudyError(f"MediaPipe crashed ({self.close()}); try again, or convert the video")
         return np.frombuffer(answer, "<f4")

@@ -15,9 +15,9 @@ from lib.data.poses import pad
 from lib.export import CLIP, IMAGE
 from lib.export.files import FORMATS, Stream, read_metadata, run_clip
 from lib.export.files import open_model as open_file
-from lib.paths import REPOSITORY, Paths, home
+from lib.paths import REPOSITORY, Paths, home, replacing
 from lib.settings import StudyError
-from lib.study import ClipStore, load_study
+from lib.study import ClipStore, Study, load_study
 
 BATCH = 16  # clips that a trained run reads at once
 PAD_TO = 8  # frames, as `PoseBatches` pads
@@ -149,6 +149,12 @@ def _open_run(study_name: str, run_name: str) -> Model:
         batch=BATCH,
         pad_to=PAD_TO,
     )
+
+
+def save_known_from(study: Study, run: str, threshold: float) -> None:
+    """Keep from which score on a sign counts as known, for `open_model` to find."""
+    with replacing(study.paths.known(run)) as partial:
+        partial.write_text(json.dumps({"known_from": threshold}) + "\n")
 
 
 def _known_from(name: str) -> float:

@@ -68,14 +68,14 @@ def _smooth(spans: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return shares[near].mean(1) if near else shares
 
 
-def find_signs(windows: Windows, glosses: list[str]) -> pd.DataFrame:
+def find_signs(windows: Windows, glosses: list[str], bar: float = BAR) -> pd.DataFrame:
     """The signs of a recording in order: start and end in seconds, gloss ("" = unknown), confidence in [0, 1].
 
     What moves without being a sign that the model knows is unknown if it lasts for BRIEF or longer; its confidence is
     NaN. Elsewhere nobody signs.
     """
     confidence = windows.shares.max(1, initial=0)
-    worth = np.where(windows.known, (windows.end - windows.start) * (confidence - BAR), -1)
+    worth = np.where(windows.known, (windows.end - windows.start) * (confidence - bar), -1)
     best, chosen = [0.0], []  # the most that the steps so far are worth, and the window that ends there (-1: none)
     ending = pd.Series(range(len(worth))).groupby(windows.end).indices if len(worth) else {}
     for step in range(1, len(windows.moving) + 1):

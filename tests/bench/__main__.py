@@ -18,6 +18,7 @@ PARTS = {
     "poses-agreement": "bench.agreement",
     "costs": "bench.costs",
     "export": "bench.export",
+    "predict": "bench.predict",
     "device": "bench.device",
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -166,16 +167,36 @@ def right_and_wrong(predictions: Predictions, folder: Path, count: int = 5, fram
 def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str = "") -> Figure:
     """Draw `count` frames of one clip side by side, evenly spread from the first with joints to the last.
 
-    poses: (frames, joints, 3). Bones are coloured by part; the thin line is the path of each wrist so far, interrupted
-    where the hand was not seen. y grows downwards, and all frames have the same scale.
-    Raises ValueError when no frame has a joint.
+    poses: (frames, joints, 3); see `draw_skeletons`. Raises ValueError when no frame has a joint.
+    """
+    numbers = moments_with_joints(poses, count)
+    figure, axes = subplots(1, count, size=(1.6 * count, 2.3), squeeze=False, title=title)
+    draw_skeletons(axes[0], poses, layout, numbers)
+    return figure
+
+
+def moments_with_joints(poses: np.ndarray, count: int) -> np.ndarray:
+    """Choose `count` frames of a clip (frames, joints, 3), evenly spread from the first with joints to the last.
+
+    Returns int64 (count,), sorted. Raises ValueError when no frame has a joint.
     """
     seen = np.flatnonzero(poses[..., 2].any(1))
     if not len(seen):
         raise ValueError("the clip has no joints to draw")
+    return np.linspace(seen[0], seen[-1], count).round().astype(int)
+
+
+def draw_skeletons(axes: Sequence[Axes], poses: np.ndarray, layout: Layout, numbers: Sequence[int]) -> None:
+    """Draw one numbered frame of a clip (frames, joints, 3) on each of the axes, which get the same scale.
+
+    Bones are coloured by part; the thin line is the path of each wrist so far, interrupted where the hand was not seen.
+    y grows downwards.
+    """
     part_of = {joint: part for part, where in layout.parts.items() for joint in range(where.start, where.stop)}
-    figure, axes = subplots(1, count, size=(1.6 * count, 2.3), sharex=True, sharey=True, squeeze=False, title=title)
-    for axis, frame in zip(axes[0], np.linspace(seen[0], seen[-1], count).round().astype(int), strict=True):
+    shown = poses[poses[..., 2] > 0][:, :2]
+    low, high = shown.min(0), shown.max(0)
+    margin = 0.05 * (high - low).max() + 1e-6
+    for axis, frame in zip(axes, numbers, strict=True):
         for side in SIDES:
             wrist = poses[: frame + 1, layout.parts[side].start]
             path = np.where(wrist[:, 2:] > 0, wrist[:, :2], np.nan)
@@ -189,11 +210,7 @@ def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str
             axis.scatter(*joints[:, :2].T, s=3, color=COLOURS[part])
         axis.set_title(f"frame {frame}", fontsize="small")
         axis.set(xticks=[], yticks=[], aspect="equal")
-    shown = poses[poses[..., 2] > 0][:, :2]
-    low, high = shown.min(0), shown.max(0)
-    margin = 0.05 * (high - low).max() + 1e-6
-    axes[0, 0].set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
-    return figure
+        axis.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin))
 
 
 def presence_over_time(poses: list[np.ndarray], layout: Layout, title: str, bins: int = 40) -> Figure:

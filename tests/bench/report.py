@@ -14,6 +14,8 @@ import pandas as pd
 from bench.sides import Taken
 from lib.paths import home, replacing
 
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # of the processor, which decide how fast networks are
+
 
 def compare(
     measured: str,
@@ -54,13 +56,15 @@ def row(
 
 
 def machine() -> dict[str, Any]:
-    """The processor, cores, memory, and how busy the machine was in the last minute (load average)."""
+    """The processor with its FLAGS, cores, memory, and how busy the machine was in the last minute (load average)."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = about.get("model name") or platform.processor() or platform.machine()
+    flags = " ".join(flag for flag in FLAGS if flag in about.get("flags", "").split())
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": f"{name} ({flags or 'no AVX2'})",
         "cores": os.cpu_count(),
         "memory_gib": round(memory / (1 << 30)),
         "load": round(os.getloadavg()[0], 1),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lib.data.find import locate
-from lib.data.poses import _right_handed, order_hands, read_hands
+from lib.data.hands import _right_handed, order_hands
+from lib.data.poses import read_hands
 from lib.settings import StudyError
 
 SHAPE = np.random.default_rng(3).uniform(-0.05, 0.05, (21, 3))  # of a hand, the same in all frames

@@ -11,7 +11,7 @@ import pytest
 from helpers import encode_video, numbered_images
 from lib.data.holistic import FORM, VALUES, Holistic, find_poses, read_found, to_layout
 from lib.data.layouts import LAYOUTS
-from lib.data.poses import build_poses
+from lib.data.poses import build_poses, read_hands
 from lib.data.sources import build_index
 from lib.settings import StudyError
 from lib.study import Study
@@ -218,25 +218,30 @@ def made(frames=2, **other):
     return arrays | {"fps": 25.0, "width": 200, "height": 100} | other
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_each_layout_is_read_joint_by_joint(layout):
+@pytest.mark.parametrize("layout", [LAYOUTS["openpose-54"], LAYOUTS["body-hands"]], ids=lambda layout: layout.name)
+def test_each_layout_with_a_body_is_read_joint_by_joint_in_pixels(layout):
     found = made()
     read = to_layout(found, layout)
     assert read.dtype == np.float32
     assert read.shape == (2, len(layout.joints), 3)
     assert (read[..., 2] == 1).all()
-    unit = (200, 100) if "body" in layout.parts else (1, 1)
     joints = dict(zip(layout.joints, read.transpose(1, 0, 2), strict=True))
     expected = {"left_hand_wrist": found["hands"][:, 0, 0], "right_little_4": found["hands"][:, 1, 20]}
-    if "body" in layout.parts:
-        body = found["body"]
-        expected |= {"nose": body[:, 0], "left_wrist": body[:, 15], "right_wrist": body[:, 16], "left_ear": body[:, 7]}
-        expected |= {"neck": (body[:, 11] + body[:, 12]) / 2, "right_eye": body[:, 5], "left_elbow": body[:, 13]}
+    body = found["body"]
+    expected |= {"nose": body[:, 0], "left_wrist": body[:, 15], "right_wrist": body[:, 16], "left_ear": body[:, 7]}
+    expected |= {"neck": (body[:, 11] + body[:, 12]) / 2, "right_eye": body[:, 5], "left_elbow": body[:, 13]}
     if "lips" in layout.parts:
         expected |= {"right_lip_1": found["lips"][:, 0], "left_lip_1": found["lips"][:, 6]}
         expected |= {"lower_inner_lip": found["lips"][:, 18]}
     for name, place in expected.items():
-        np.testing.assert_allclose(joints[name][:, :2], place[:, :2] * unit, rtol=1e-6)
+        np.testing.assert_allclose(joints[name][:, :2], place[:, :2] * (200, 100), rtol=1e-6)
+
+
+def test_hands_alone_are_what_an_archive_of_the_same_landmarks_gives():
+    found = made(6)
+    found["hands"][2:4, 1] = np.nan
+    archive = {"a": np.nan_to_num(found["hands"], nan=-1)}
+    np.testing.assert_array_equal(to_layout(found, LAYOUTS["hands-42"]), read_hands(archive, "a"))
 
 
 def test_what_is_hidden_or_not_found_is_missing_and_so_is_a_neck_of_one_shoulder():

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from lib.data.hands import MISSING, order_hands
 from lib.data.layouts import Layout
 from lib.data.video import frames, probe
 from lib.paths import REPOSITORY
@@ -181,16 +182,19 @@ def to_layout(found: Mapping[str, Any], layout: Layout) -> np.ndarray:
     """The joints of a layout: float32 (frames, joints, 3) of x, y, present; x = y = 0 where a joint is missing.
 
     The neck is the middle of the shoulders. A layout with a body is in pixels, as OpenPose's keypoints are, so that
-    both axes have the same unit. Hands alone are in units of the image's width and height, as in WLASL's archives of
-    hands, whose clips do not tell their size: a model trained on either reads the other.
+    both axes have the same unit. Hands alone are in units of the image's width and height and in the order that
+    `order_hands` gives them, as in WLASL's archives of hands, whose clips tell neither size nor side: a model trained
+    on either reads the other. (Of 39 real clips, a model trained on an archive names 37 with the hands in this order,
+    and 35 with the sides that MediaPipe gives them.)
     """
     body, hands = found["body"], found["hands"]
+    if "body" not in layout.parts:
+        return order_hands(np.nan_to_num(hands, nan=MISSING))
     neck = np.concatenate([body[:, SHOULDERS, :3].mean(1), body[:, SHOULDERS, 3:].min(1)], axis=1)
     body = np.concatenate([body, neck[:, None]], axis=1)[:, BODY]
     body = np.where(body[..., 3:] >= VISIBLE, body, np.nan)
     parts = {"body": body, "left": hands[:, 0], "right": hands[:, 1], "lips": found["lips"]}
     xy = np.concatenate([parts[part][..., :2] for part in layout.parts], axis=1)
-    if "body" in layout.parts:
-        xy = xy * np.array([found["width"], found["height"]], np.float32)
+    xy = xy * np.array([found["width"], found["height"]], np.float32)
     seen = np.isfinite(xy).all(-1, keepdims=True)
     return np.concatenate([np.where(seen, xy, 0), seen], -1, dtype=np.float32)

@@ -15,7 +15,7 @@ def name_sign(clip: str | Path | np.ndarray, model: str | Path | None = None, to
 
     clip: a video, a folder of OpenPose keypoints or a file of landmarks; or poses, float (frames, joints, 3) of x, y,
     in any unit, and 1, or 0 for a joint that was not seen. The joints are those listed in the model's card, and a joint
-    with a value that is not finite counts as not seen; `lib.data.poses.order_hands` makes this of MediaPipe's hands.
+    with a value that is not finite counts as not seen; `lib.data.hands.order_hands` makes this of MediaPipe's hands.
     model: see `open_model`; by default the best released one.
     Raises StudyError when either cannot be read, the model reads something else, or nobody is seen in the clip.
     """

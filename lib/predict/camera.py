@@ -86,17 +86,17 @@ Ask = Callable[[float, np.ndarray], np.ndarray | None]
 
 
 def _ask_poses(model: Model, holistic: Holistic) -> Ask:
-    def prepare(image: np.ndarray) -> np.ndarray:
-        """The joints in a frame, (joints, 3)."""
-        found = parts_of(holistic.see(image)[None])
-        return to_layout({**found, "height": image.shape[0], "width": image.shape[1]}, model.layout)[0]
+    size: dict[str, int] = {}
 
-    def name(poses: list[np.ndarray]) -> np.ndarray:
+    def prepare(image: np.ndarray) -> np.ndarray:
+        """What MediaPipe finds in a frame."""
+        size["height"], size["width"] = image.shape[:2]
+        return holistic.see(image)
+
+    def name(found: list[np.ndarray]) -> np.ndarray:
         """The logits of what was seen last."""
-        try:
-            return model.logits([pose_recording(np.stack(poses), None, "", model).clip()])
-        except StudyError:  # nobody is seen
-            return model.logits([])
+        poses = to_layout(parts_of(np.stack(found)) | size, model.layout)
+        return model.logits([pose_recording(poses, None, "", model).clip()] if poses[..., 2].any() else [])
 
     return _ask_again(prepare, name)
 

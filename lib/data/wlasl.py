@@ -103,6 +103,7 @@ def read_outside(root: Path, subset: int) -> pd.DataFrame:
     `read_annotations` reads n glosses, in its columns and order: labels are at least `subset`. WLASL's subsets are
     nested, so that a clip has the same split in each. No clip of the subset is among them, whatever another release
     says of it. The table is empty when no file holds more glosses.
+    WLASL holds some videos twice under different glosses: a clip outside may show what one inside does (1 to 3 %).
     Raises StudyError like `read_annotations`, of the subset or of the largest file.
     """
     inside = read_annotations(root, subset)

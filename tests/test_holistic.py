@@ -2,58 +2,25 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import poses
 import pytest
 
-from helpers import encode_video, numbered_images
-from lib.data.holistic import FORM, VALUES, Holistic, find_poses, read_found, to_layout
+from helpers import encode_video, numbered_images, stand_in
+from lib.data.holistic import FORM, Holistic, find_poses, read_found, to_layout
 from lib.data.layouts import LAYOUTS
 from lib.data.poses import build_poses
 from lib.data.sources import build_index
 from lib.settings import StudyError
 from lib.study import Study
 
-# A stand-in: each value it answers is the mean brightness of the frame. White frames crash it, black ones show nobody.
-WORKER = f"""
-import json, os, struct, sys
-import numpy as np
-with open(os.environ["STARTS"], "a") as file:
-    print(*sys.argv[1:], file=file)
-answers, first = sys.stdout.buffer, []
-answers.write(json.dumps({{"mediapipe": "stand-in"}}).encode() + b"\\n")
-answers.flush()
-while head := sys.stdin.buffer.read(12):
-    height, width, begins = struct.unpack("<III", head)
-    image = np.frombuffer(sys.stdin.buffer.read(3 * height * width), np.uint8)
-    if image.min() > 240:
-        print("W0000 00:00 inference.cc] nothing of interest", file=sys.stderr)
-        print("ValueError: too white", file=sys.stderr)
-        sys.exit(3)
-    values = np.full({VALUES}, np.nan if image.max() < 20 else image.mean(), "<f4")
-    values[3] += begins - values[3]
-    answers.write(values.tobytes())
-    answers.flush()
-"""
-
 
 @pytest.fixture
 def starts(tmp_path, monkeypatch):
     """Put the stand-in in the place of uv. Returns a function that gives the arguments of each start so far."""
-    stand_in(tmp_path, monkeypatch, f'exec "{sys.executable}" "{tmp_path / "worker.py"}" "$@"')
-    (tmp_path / "worker.py").write_text(WORKER)
-    log = tmp_path / "starts.txt"
-    monkeypatch.setenv("STARTS", str(log))
+    log = stand_in(tmp_path, monkeypatch)
     return lambda: log.read_text().splitlines() if log.exists() else []
-
-
-def stand_in(tmp_path, monkeypatch, line):
-    uv = tmp_path / "uv"
-    uv.write_text(f"#!/bin/sh\n{line}\n")
-    uv.chmod(0o755)
-    monkeypatch.setenv("UV", str(uv))
 
 
 @pytest.fixture

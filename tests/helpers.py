@@ -1,4 +1,4 @@
-"""Helpers that several test modules share. What imports Keras does so inside functions, after conftest.py's settings."""
+"""Helpers that several test modules share. Keras is imported inside functions, after conftest.py's settings."""
 
 import json
 import sys
@@ -137,7 +137,7 @@ while head := sys.stdin.buffer.read(12):
 
 
 def stand_in(folder, patch, line=None):
-    """Put a shell script, by default one that starts the stand-in, in the place of uv. Returns the log of its starts."""
+    """Put a script, by default one that starts the stand-in, in the place of uv. Returns the log of its starts."""
     (folder / "worker.py").write_text(WORKER)
     uv = folder / "uv"
     uv.write_text("#!/bin/sh\n" + (line or f'exec "{sys.executable}" "{folder / "worker.py"}" "$@"') + "\n")

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import encode_video, found_in, landmarks_of, signing, write_keypoints_of
+from lib.data.holistic import FORM
 from lib.predict import model as model_module
 from lib.predict import name_sign, recordings
 from lib.predict.__main__ import COLUMNS, main
 from lib.predict.naming import open_all
+from lib.predict.timeline import STEP, clock, elan_csv, find_signs, read_windows, said, webvtt
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +206,87 @@ def test_who_wants_no_more_answers_does_not_wait_for_the_rest(of_hands, tmp_path
     assert next(answers)[0].endswith("000")
     answers.close()
     assert len(opened) < 100
+
+
+# ---- timelines -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long(tmp_path):
+    """A file of poses of three seconds at 50 frames/s, with a pause of half a second."""
+    found = found_in(3, fps=50.0)
+    for part in FORM:
+        found[part] = np.resize(found[part][2:-1], (150, *found[part].shape[1:]))
+        found[part][70:95] = np.nan
+    np.savez(tmp_path / "long.npz", **found)
+    return tmp_path / "long.npz"
+
+
+@pytest.fixture
+def expected(of_hands, long):
+    """The signs of that file."""
+    model = model_module.open_model(of_hands.files["onnx"])
+    with recordings.recorder(model, videos=0) as record:
+        return find_signs(read_windows(model, record(recordings.find_inputs(str(long))[0])), model.glosses)
+
+
+def test_the_timeline_is_a_line_for_each_sign(run, of_hands, long, expected):
+    code, lines, errors = run(long, "--timeline", model=of_hands.files["onnx"])
+    assert (code, errors, len(expected) > 1) == (0, [], True)
+    signs = [f"  {clock(sign.start)}  {clock(sign.end)}  {said(sign)}" for sign in expected.itertuples()]
+    assert lines == [str(long), *signs]
+
+
+def test_the_timeline_in_json_is_a_line_for_each_video(run, of_hands, long, expected, tmp_path):
+    np.savez(tmp_path / "short.npz", clip=landmarks_of(2))
+    code, lines, _ = run(long, tmp_path / "short.npz", "--timeline", "--json", model=of_hands.files["onnx"])
+    first, second = map(json.loads, lines)
+    assert code == 0
+    assert list(first) == ["path", "timeline", "frames", "seconds", "model"]
+    assert (first["path"], first["frames"], first["seconds"], first["model"]) == (str(long), 150, 3.0, "hands/tiny")
+    pd.testing.assert_frame_equal(pd.DataFrame(first["timeline"]), expected, rtol=1e-6)
+    assert second["seconds"] is None
+
+
+def test_an_unknown_sign_has_no_confidence_in_json(run, of_hands, long, monkeypatch):
+    monkeypatch.setattr(model_module, "_known_from", lambda name: 1e6)
+    lines = run(long, "--timeline", "--json", model=of_hands.files["onnx"])[1]
+    rows = json.loads(lines[0], parse_constant=pytest.fail)["timeline"]
+    assert [(row["gloss"], row["confidence"]) for row in rows] == [("", None)] * 2
+    assert run(long, "--timeline", model=of_hands.files["onnx"])[1][1].endswith("  unknown")
+
+
+def test_subtitles_and_the_table_for_elan_are_of_one_video(run, of_hands, long, expected, tmp_path):
+    for options, text in [(["--vtt"], webvtt(expected)), (["--timeline", "--csv"], elan_csv(expected))]:
+        code, lines, _ = run(long, *options, model=of_hands.files["onnx"])
+        assert (code, lines) == (0, text.splitlines())
+        code, lines, errors = run(long, long, *options, model=of_hands.files["onnx"])
+        assert (code, lines, errors) == (1, [], [f"error: {options[-1]} is of one video, and there are 2"])
+
+
+def test_a_figure_is_drawn_beside_the_table(run, of_hands, long, expected, tmp_path):
+    pytest.importorskip("lib.figures.inside")
+    path = tmp_path / "new" / "a.png"
+    code, lines, errors = run(long, "--figure", path, model=of_hands.files["onnx"])
+    assert (code, len(lines), errors) == (0, 1 + len(expected), [])
+    assert cv2.imread(str(path)).std() > 10
+    code, _, errors = run(long, "--figure", long / "a.png", model=of_hands.files["onnx"])
+    assert code == 1
+    assert len(errors) == 1
+    assert "long.npz" in errors[0]
+
+
+def test_a_recording_in_which_nobody_signs_says_so(run, of_videos, tmp_path):
+    still = encode_video(tmp_path / "still.mp4", [signing(1, 2)[1]] * 60)
+    assert run(still, "--timeline") == (0, [str(still), "  nobody signs"], [])
+    assert run(still, "--vtt") == (0, ["WEBVTT"], [])
+
+
+def test_the_timeline_of_a_video_leaves_out_what_stands_still_and_what_is_black(run, of_videos, tmp_path):
+    moves = signing(5, 50)
+    images = [moves[0]] * 20 + [moves[1]] * 30 + moves[1:] + [moves[-1]] * 40 + [moves[0]] * 10
+    path = encode_video(tmp_path / "long.mp4", images)
+    (line,) = run(path, "--timeline", "--json")[1]
+    signs = json.loads(line)["timeline"]
+    assert min(sign["start"] for sign in signs) == pytest.approx(50 / 25, abs=STEP)
+    assert max(sign["end"] for sign in signs) == pytest.approx(99 / 25, abs=STEP)

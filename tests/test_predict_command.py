@@ -169,11 +169,12 @@ def command(*arguments, **options):
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-def test_the_command_is_a_process_whose_answers_are_all_that_stands_on_stdout(of_hands, repository, tmp_path):
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_a_process_has_answers_alone_on_stdout_and_complaints_alone_on_stderr(of_hands, repository, tmp_path, form):
     odd = os.fsdecode(b"n\xff\xc3\xa9.npz")  # a name that is not UTF-8
     np.savez(tmp_path / "clip.npz", clip=landmarks_of(2))
     (tmp_path / "clip.npz").rename(tmp_path / odd)
-    process = command(tmp_path, tmp_path / "none.mp4", "--json", "--model", of_hands.files["onnx"], cwd=repository)
+    process = command(tmp_path, tmp_path / "none.mp4", "--json", "--model", of_hands.files[form], cwd=repository)
     out, err = process.communicate()
     assert process.returncode == 1
     (line,) = out.decode().splitlines()

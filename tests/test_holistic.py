@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import poses
 import pytest
 
 from helpers import encode_video, numbered_images, stand_in
-from lib.data.holistic import FORM, Holistic, find_poses, read_found, to_layout
+from lib.data.holistic import FORM, Holistic, find_poses, finders, read_found, to_layout
 from lib.data.layouts import LAYOUTS
 from lib.data.poses import build_poses
 from lib.data.sources import build_index
@@ -75,6 +77,47 @@ def test_clips_share_processes_and_a_second_run_does_what_is_left(tmp_path, star
     assert sorted(path.name for path in folder.iterdir()) == ["a.npz", "b.npz", "c.npz"]
     assert poses.write_poses(videos, folder) == {}
     assert len(starts()) == 2  # nothing was left
+
+
+def test_threads_share_as_many_processes_as_are_asked_for_and_all_of_them_end(tmp_path, starts, monkeypatch):
+    videos = [video(tmp_path / f"{number}.mp4", 4, 3 * number) for number in range(9)]
+    alone = Holistic()
+    expected = [find_poses(path, alone) for path in videos]
+    alone.close()
+    begun, opened, start = len(starts()), [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *given, **options: opened.append(start(*given, **options)) or opened[-1]
+    )
+    with finders(3) as find, ThreadPoolExecutor(5) as pool:
+        assert len(starts()) == begun + 1  # says at once whether it can be had
+        for found, other in zip(pool.map(find, videos), expected, strict=True):
+            assert found.keys() == other.keys()
+            for part in FORM:
+                np.testing.assert_array_equal(found[part], other[part])
+        assert begun + 1 < len(starts()) <= begun + 3
+        assert [process.poll() for process in opened] == [None] * (len(starts()) - begun)
+    assert [process.poll() for process in opened] == [0] * len(opened)
+
+
+def test_finders_of_nothing_start_nothing_and_a_problem_in_one_video_leaves_its_process_to_the_others(tmp_path, starts):
+    with finders(0):
+        pass
+    assert starts() == []
+    (tmp_path / "text.mp4").write_text("no video")
+    with finders(1) as find:
+        for _ in range(2):
+            with pytest.raises(StudyError, match="cannot be opened as a video"):
+                find(tmp_path / "text.mp4")
+            with pytest.raises(StudyError, match="MediaPipe crashed"):
+                find(flat(tmp_path / "white.mp4", 255))
+        assert len(find(video(tmp_path / "a.mp4"))["body"]) == 3
+    assert len(starts()) == 3  # a crash costs a start
+
+
+def test_finders_say_at_once_where_mediapipe_cannot_be_had(monkeypatch):
+    monkeypatch.setenv("UV", "/nowhere/uv")
+    with pytest.raises(StudyError, match="need uv"), finders(2):
+        pytest.fail("they were given")
 
 
 def test_a_replaced_video_a_damaged_file_and_one_without_the_face_asked_for_are_made_again(tmp_path, starts):

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from helpers import RECIPE, make_study
+from helpers import RECIPE, make_study, make_trained
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they save
@@ -58,3 +58,16 @@ def study(tmp_path, monkeypatch, recipes):
     """See `make_study`."""
     monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
     return make_study(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def of_hands(tmp_path_factory):
+    """A run of a pose model on hands, with its float32 files; see `helpers.Trained`."""
+    return make_trained(tmp_path_factory.mktemp("of_hands"), "hands", layout="hands-42")
+
+
+@pytest.fixture(scope="session")
+def of_videos(tmp_path_factory):
+    """A run of a stream model on videos, with its float32 files; see `helpers.Trained`."""
+    clips = {"size": 48, "margin": 0.2}
+    return make_trained(tmp_path_factory.mktemp("of_videos"), "videos", clips=clips)

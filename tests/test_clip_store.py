@@ -1,5 +1,6 @@
 """The clip store: right frames, right place, whole files, and clips that cannot be stored."""
 
+import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 from helpers import encode_video, index_of_videos, numbered_images, numbers_of, walker
 from lib.data import clip_store as module
-from lib.data.clip_store import build_clips, clip_path, read_stored, stored_frames
+from lib.data.clip_store import build_clips, clip_path, read_stored, store_clip, stored_frames
 from lib.paths import Paths
 from lib.settings import StudyError
+from lib.study import ClipStore
 
 
 def every(count):
@@ -110,6 +112,40 @@ def test_black_frames_of_a_clip_are_left_out(tmp_path):
     table = build_clips(index_of_videos(fades=video), tmp_path / "clips", workers=1)
     assert table[["status", "frames"]].to_numpy().tolist() == [["present", 4]]
     assert numbers_of(read_stored(clip_path(tmp_path / "clips", "fades"), every)) == [0, 1, 2, 3]
+
+
+def bodies(path):
+    """A stored clip without its comment, and the comment."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[4:6], "big")
+    return data[:2] + data[4 + length :], json.loads(data[6 : 4 + length])
+
+
+@pytest.mark.parametrize("find_person", [False, True])
+@pytest.mark.parametrize("bbox", [None, [30, 10, 90, 70]])
+def test_a_clip_stored_by_itself_is_that_of_the_store_and_its_frames_have_their_numbers(tmp_path, bbox, find_person):
+    images = [np.zeros((96, 128, 3), np.uint8) if number in (0, 1, 7, 29) else image for number, image in
+              enumerate(walker(30))]  # fmt: skip
+    video = encode_video(tmp_path / "a.mp4", images)
+    row = {"path": video, "frame_start": 1, "frame_end": 30, "bbox": bbox, "notes": "mirrored"}
+    build_clips(index_of_videos(a=row), tmp_path / "clips", size=64, margin=0.3, find_person=find_person, workers=1)
+    how, alone = ClipStore(size=64, margin=0.3, find_person=find_person), tmp_path / "new" / "alone.mjpeg"
+    start, end = np.array([1, 30])  # of a row of the index
+    numbers = store_clip(video, alone, start, end, bbox, how)
+    assert numbers.tolist() == [*range(2, 7), *range(8, 29)]
+    (body, comment), (expected, of_store) = bodies(alone), bodies(clip_path(tmp_path / "clips", "a"))
+    assert body == expected
+    assert of_store.pop("notes") == "mirrored"
+    assert comment == of_store
+    assert len(read_stored(alone, every)) == len(numbers)
+
+
+def test_a_clip_that_is_black_or_lies_outside_its_video_is_not_stored(tmp_path):
+    video = encode_video(tmp_path / "a.mp4", [np.zeros((96, 128, 3), np.uint8)] * 4)
+    for start, end, problem in [(0, 4, "black throughout"), (7, 9, "starts at frame 7, the file has 4")]:
+        with pytest.raises(StudyError, match=rf"a\.mp4: .*{problem}"):
+            store_clip(video, tmp_path / "b.mjpeg", start, end, None, ClipStore())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_only_present_clips_of_the_index_are_stored(tmp_path):

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from scipy.special import softmax
 from torch import nn
 
 from bench.clips import make_videos
@@ -350,6 +351,16 @@ def test_frame_by_frame_equals_the_whole_clip(files, movinet, name):
         by_frame = run_clip(camera.runner, clip[None])
         np.testing.assert_allclose(by_frame, keras.ops.convert_to_numpy(model(clip[None])), atol=1e-4)
     assert np.ptp(probabilities) > 0.1
+
+
+@pytest.mark.parametrize("name", ["stream.tflite", "stream.onnx"])
+def test_a_stream_gives_the_logits_of_its_probabilities(files, movinet, name):
+    camera, other = Stream(files / name), Stream(files / name)
+    for frame in movinet[1][0]:
+        logits = camera.logits(frame)
+        assert (logits.shape, logits.dtype) == ((1, len(LABELS)), np.float32)
+        np.testing.assert_allclose(softmax(logits[0]), other.push(frame), atol=1e-6)
+    np.testing.assert_allclose(logits, run_clip(camera.runner, movinet[1][:1]), atol=1e-6)
 
 
 def test_a_new_clip_begins_with_nothing_remembered(files, movinet):

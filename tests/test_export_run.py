@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from scipy.special import softmax
 
 from helpers import RECIPE, make_study
 from lib.evaluation import write_metrics
@@ -14,7 +13,6 @@ from lib.export import network, tflite
 from lib.export.bundle import card, gather, release, score_run
 from lib.export.files import FORMATS, read_metadata
 from lib.export.run import KEPT, calibrate, clips, quantise, record, write_files
-from lib.predict import name_sign
 from lib.predictions import Predictions
 from lib.runs import PoseRun, open_run
 from lib.settings import StudyError
@@ -78,57 +76,6 @@ def test_every_file_says_what_it_is(exported):
         card = path.with_name(f"{path.name}.md").read_text()
         for said in (f"{row['top1']:.1%}", "C-UDA", hashlib.sha256(path.read_bytes()).hexdigest(), "42, 3", "5 clips"):
             assert said in card
-
-
-def test_ones_own_landmarks_are_named_as_the_run_names_them(exported):
-    run, _ = exported
-    source = Predictions.load(run.report / "predictions-test.npz")
-    expected = dict(zip(source.video_id, softmax(source.logits, axis=1), strict=True))
-    for video_id in source.video_id[:3]:
-        for suffix in ("tflite", "onnx"):  # given as the store has them, untrimmed
-            named = name_sign(run.poses[video_id], run.study.paths.exported(RUN, suffix, "float32"), top=2)
-            best = np.argsort(-expected[video_id])[:2]
-            assert list(named.index) == [run.glosses[label] for label in best]
-            np.testing.assert_allclose(named, expected[video_id][best], rtol=1e-4)
-    path = run.study.paths.exported(RUN, "tflite", "float32")
-    with pytest.raises(StudyError, match=r"reads poses \(frames, 42, 3\), not an array \(9, 54, 3\)"):
-        name_sign(np.ones((9, 54, 3), np.float32), path)
-    with pytest.raises(StudyError, match="nobody's hands are seen"):
-        name_sign(np.zeros((9, 42, 3), np.float32), path)
-
-
-def test_landmarks_that_are_nowhere_count_as_not_seen(exported):
-    run, _ = exported
-    path = run.study.paths.exported(RUN, "tflite", "float32")
-    clip = run.poses[run.clips("test")["video_id"].iloc[0]].copy()
-    clip[2, 3:5] = 0
-    expected = name_sign(clip, path, top=2)
-    assert np.isfinite(expected).all()
-    for joint in ([np.nan] * 3, [np.inf, 0.5, 1], [0.5, np.nan, 1], [0.5, 0.5, np.nan], [0.5, 0.5, 0]):
-        clip[2, 3:5] = joint
-        pd.testing.assert_series_equal(name_sign(clip, path, top=2), expected)
-    sure = np.where(clip[..., 2:] > 0, clip * [1, 1, 0.25], 0)  # confidences in the place of 1
-    pd.testing.assert_series_equal(name_sign(sure, path, top=2), expected)
-    with pytest.raises(StudyError, match="nobody's hands are seen"):
-        name_sign(np.full((9, 42, 3), np.nan), path)
-
-
-@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
-def test_files_and_clips_may_be_read_only_and_paths_plain_text(exported, tmp_path, suffix):
-    run, _ = exported
-    path = run.study.paths.exported(RUN, suffix, "float32")
-    clip = run.poses[run.clips("test")["video_id"].iloc[0]]
-    expected = name_sign(clip, path)
-    copy = tmp_path / path.name
-    copy.write_bytes(path.read_bytes())
-    copy.chmod(0o444)
-    tmp_path.chmod(0o555)
-    clip = clip.copy()
-    clip.flags.writeable = False
-    pd.testing.assert_series_equal(name_sign(clip, str(copy)), expected)
-    pd.testing.assert_series_equal(name_sign(clip.tolist(), str(copy)), expected)
-    assert read_metadata(str(copy)) == read_metadata(path)
-    tmp_path.chmod(0o755)
 
 
 def test_float16_files_are_released_with_all_that_belongs_to_them(exported):

@@ -2,58 +2,27 @@
 
 import json
 import os
-import sys
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import poses
 import pytest
 
-from helpers import encode_video, numbered_images
-from lib.data.holistic import FORM, VALUES, Holistic, find_poses, read_found, to_layout
+from helpers import encode_video, numbered_images, stand_in
+from lib.data.holistic import FORM, Holistic, find_poses, finders, read_found, to_layout
 from lib.data.layouts import LAYOUTS
 from lib.data.poses import build_poses, read_hands
 from lib.data.sources import build_index
 from lib.settings import StudyError
 from lib.study import Study
 
-# A stand-in: each value it answers is the mean brightness of the frame. White frames crash it, black ones show nobody.
-WORKER = f"""
-import json, os, struct, sys
-import numpy as np
-with open(os.environ["STARTS"], "a") as file:
-    print(*sys.argv[1:], file=file)
-answers, first = sys.stdout.buffer, []
-answers.write(json.dumps({{"mediapipe": "stand-in"}}).encode() + b"\\n")
-answers.flush()
-while head := sys.stdin.buffer.read(12):
-    height, width, begins = struct.unpack("<III", head)
-    image = np.frombuffer(sys.stdin.buffer.read(3 * height * width), np.uint8)
-    if image.min() > 240:
-        print("W0000 00:00 inference.cc] nothing of interest", file=sys.stderr)
-        print("ValueError: too white", file=sys.stderr)
-        sys.exit(3)
-    values = np.full({VALUES}, np.nan if image.max() < 20 else image.mean(), "<f4")
-    values[3] += begins - values[3]
-    answers.write(values.tobytes())
-    answers.flush()
-"""
-
 
 @pytest.fixture
 def starts(tmp_path, monkeypatch):
     """Put the stand-in in the place of uv. Returns a function that gives the arguments of each start so far."""
-    stand_in(tmp_path, monkeypatch, f'exec "{sys.executable}" "{tmp_path / "worker.py"}" "$@"')
-    (tmp_path / "worker.py").write_text(WORKER)
-    log = tmp_path / "starts.txt"
-    monkeypatch.setenv("STARTS", str(log))
+    log = stand_in(tmp_path, monkeypatch)
     return lambda: log.read_text().splitlines() if log.exists() else []
-
-
-def stand_in(tmp_path, monkeypatch, line):
-    uv = tmp_path / "uv"
-    uv.write_text(f"#!/bin/sh\n{line}\n")
-    uv.chmod(0o755)
-    monkeypatch.setenv("UV", str(uv))
 
 
 @pytest.fixture
@@ -108,6 +77,47 @@ def test_clips_share_processes_and_a_second_run_does_what_is_left(tmp_path, star
     assert sorted(path.name for path in folder.iterdir()) == ["a.npz", "b.npz", "c.npz"]
     assert poses.write_poses(videos, folder) == {}
     assert len(starts()) == 2  # nothing was left
+
+
+def test_threads_share_as_many_processes_as_are_asked_for_and_all_of_them_end(tmp_path, starts, monkeypatch):
+    videos = [video(tmp_path / f"{number}.mp4", 4, 3 * number) for number in range(9)]
+    alone = Holistic()
+    expected = [find_poses(path, alone) for path in videos]
+    alone.close()
+    begun, opened, start = len(starts()), [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *given, **options: opened.append(start(*given, **options)) or opened[-1]
+    )
+    with finders(3) as find, ThreadPoolExecutor(5) as pool:
+        assert len(starts()) == begun + 1  # says at once whether it can be had
+        for found, other in zip(pool.map(find, videos), expected, strict=True):
+            assert found.keys() == other.keys()
+            for part in FORM:
+                np.testing.assert_array_equal(found[part], other[part])
+        assert begun + 1 < len(starts()) <= begun + 3
+        assert [process.poll() for process in opened] == [None] * (len(starts()) - begun)
+    assert [process.poll() for process in opened] == [0] * len(opened)
+
+
+def test_finders_of_nothing_start_nothing_and_a_problem_in_one_video_leaves_its_process_to_the_others(tmp_path, starts):
+    with finders(0):
+        pass
+    assert starts() == []
+    (tmp_path / "text.mp4").write_text("no video")
+    with finders(1) as find:
+        for _ in range(2):
+            with pytest.raises(StudyError, match="cannot be opened as a video"):
+                find(tmp_path / "text.mp4")
+            with pytest.raises(StudyError, match="MediaPipe crashed"):
+                find(flat(tmp_path / "white.mp4", 255))
+        assert len(find(video(tmp_path / "a.mp4"))["body"]) == 3
+    assert len(starts()) == 3  # a crash costs a start
+
+
+def test_finders_say_at_once_where_mediapipe_cannot_be_had(monkeypatch):
+    monkeypatch.setenv("UV", "/nowhere/uv")
+    with pytest.raises(StudyError, match="need uv"), finders(2):
+        pytest.fail("they were given")
 
 
 def test_a_replaced_video_a_damaged_file_and_one_without_the_face_asked_for_are_made_again(tmp_path, starts):

@@ -153,7 +153,8 @@ def store_clip(video: Path, target: Path, start: int, end: int, bbox: Box | None
     Raises StudyError as `probe` does, or when the frames are black throughout.
     """
     box = None if bbox is None else tuple(map(float, bbox))
-    return np.array(_store(_Job(str(video), start, end, box, how.find_person, how.size, how.margin), target))
+    segment = int(start), int(end)  # as of a row of the index
+    return np.array(_store(_Job(str(video), *segment, box, how.find_person, how.size, how.margin), target))
 
 
 def _store(job: _Job, target: Path) -> list[int]:

@@ -147,9 +147,9 @@ def find_poses(video: Path, holistic: Holistic) -> dict[str, Any]:
     Raises StudyError as `probe` does for a video that cannot be read, and as `Holistic.see` does.
     """
     info = probe(video)
-    # Long videos show how far they are.
-    images = enumerate(tqdm(frames(video), desc=video.name, total=info.frames, delay=LONG, leave=False))
-    found = parts_of(np.stack([holistic.see(image, not number) for number, image in images]))
+    # Long videos show on a terminal how far they are.
+    bar = tqdm(frames(video), desc=video.name, total=info.frames, delay=LONG, leave=False, disable=None)
+    found = parts_of(np.stack([holistic.see(image, not number) for number, image in enumerate(bar)]))
     if not holistic.face:
         del found["face"]
     with video.open("rb") as file:

@@ -25,6 +25,8 @@ def open_model(path: Path | str, threads: int = 1) -> Runner:
         return FORMATS[path.suffix].Runner(path.read_bytes(), threads)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from error
 
 
 def read_metadata(path: Path | str) -> tuple[dict[str, Any], list[str]]:

@@ -6,7 +6,8 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -95,6 +96,8 @@ class Runner:
         self.content = content  # the interpreter reads it without keeping it alive
         try:
             self.interpreter = Interpreter(model_content=content, num_threads=threads)
+            with _silent():
+                self.interpreter.allocate_tensors()
             self.run = self.interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError) as error:
             raise StudyError(f"not a TensorFlow Lite model that can be run: {shorten(str(error), 300)}") from None
@@ -106,6 +109,19 @@ class Runner:
         """Zeros for every input of one clip, by name."""
         details = self.run.get_input_details()
         return {name: np.zeros(detail["shape"], detail["dtype"]) for name, detail in details.items()}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without stderr, where TensorFlow Lite greets when it first allocates: commands complain there."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def operations(content: bytes) -> Counter[str]:

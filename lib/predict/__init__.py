@@ -24,7 +24,7 @@ def name_sign(clip: str | Path | np.ndarray, model: str | Path | None = None, to
         found = find_inputs(str(clip))
         if len(found) > 1:
             raise StudyError(f"{clip}: holds {len(found)} clips; name one, or use `python -m lib.predict`")
-        with recorder(opened, videos=1) as record:
+        with recorder(opened, videos=int(found[0].form == "videos")) as record:
             logits = opened.logits([record(found[0]).clip()])
     else:
         poses = np.asarray(clip, np.float32)

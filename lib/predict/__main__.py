@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the answers, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, or a figure that cannot be written
+        return _complain(error)
     except KeyboardInterrupt:
         return 130
 
@@ -91,6 +94,7 @@ def _name(model: Model, options: argparse.Namespace) -> int:
             continue
         tell = _tell_timeline if options.timeline else _tell_answer
         tqdm.write(tell(model, path.ljust(width), recording, options, first), end="")
+        sys.stdout.flush()  # so that others can read along, and stop when they have enough
         first = False
     return int(problems > 0)
 
@@ -116,7 +120,7 @@ def _tell_timeline(model: Model, path: str, recording: Recording, options: argpa
         from lib.figures import save
         from lib.figures.inside import timeline
 
-        save(timeline(signs, title=path.rstrip()), options.figure)
+        save(timeline(signs, title=path.rstrip()), Path(options.figure))
     if options.form in ("vtt", "csv"):
         return webvtt(signs) if options.form == "vtt" else elan_csv(signs)
     if options.form == "json":
@@ -154,9 +158,10 @@ def _watch(model: Model, camera: str) -> int:
 
 
 def _complain(problem: object) -> int:
-    tqdm.write(f"error: {problem}", file=sys.stderr)
+    tqdm.write(f"error: {' '.join(str(problem).splitlines())}", file=sys.stderr)
     return 1
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     sys.exit(main())

@@ -50,6 +50,7 @@ def open_camera(camera: str) -> Iterator[Moment]:
         rate = probe(Path(camera)).fps or FPS
         yield from ((number / rate, image) for number, image in enumerate(frames(Path(camera))))
         return
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what it warns of is said below, in one line
     source = cv2.VideoCapture(int(camera))
     try:
         if not source.isOpened():
@@ -132,6 +133,7 @@ def _ask_again(prepare: Callable[[np.ndarray], np.ndarray], name: Callable[[list
 
 def _ask_stream(model: Model) -> Ask:
     stream, read = model.stream, []
+    stream.reset()  # others may have used it
 
     def ask(seconds: float, image: np.ndarray) -> np.ndarray | None:
         """Take a frame in if it is time for the next of the clip."""

@@ -103,6 +103,8 @@ def best_released() -> Path:
 
 def _open_file(path: Path, threads: int) -> Model:
     runner, (description, glosses) = open_file(path, threads), read_metadata(path)
+    if missing := {"name", "frames", "input"} - description.keys():
+        raise StudyError(f"{path}: does not say its {', '.join(sorted(missing))}; export it again")
     about: dict[str, Any] = description["input"].get(CLIP) or description["input"][IMAGE]
     layout = next((layout for layout in LAYOUTS.values() if list(layout.joints) == about.get("joints")), None)
     if not layout and "joints" in about:

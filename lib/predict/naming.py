@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def answer(model: Model, path: str, recording: Recording, top: int) -> Answer:
 def open_all(model: Model, clips: Sequence[Input]) -> Iterator[tuple[str, Recording | str]]:
     """Open clips, several at once, and yield each one's path and recording in order, or why it cannot be used.
 
-    A recording may be read until the next is asked for. Several clips show a progress bar.
+    A recording may be read until the next is asked for. Several clips show a progress bar on a terminal.
     """
 
     def attempt(clip: Input) -> Recording | str:
@@ -50,7 +51,13 @@ def open_all(model: Model, clips: Sequence[Input]) -> Iterator[tuple[str, Record
             return f"{clip.path}: {str(error).removeprefix(f'{clip.path}: ')}"
 
     videos = sum(clip.form == "videos" for clip in clips)
-    with recorder(model, videos) as record, ThreadPoolExecutor(max(1, min(cores(), len(clips)))) as pool:
-        results = zip(clips, pool.map(attempt, clips), strict=True)
-        for clip, result in tqdm(results, desc="clips", total=len(clips), delay=2, disable=len(clips) < 2):
+    workers = max(1, min(cores(), len(clips)))
+    with (
+        recorder(model, videos) as record,
+        ThreadPoolExecutor(workers) as pool,
+        closing(pool.map(attempt, clips)) as results,  # whoever wants no more need not wait for the rest
+    ):
+        # None: where stderr is no terminal, as `tqdm.write` draws bars anew with each answer, delayed ones, too.
+        bar = tqdm(results, desc="clips", total=len(clips), delay=2, disable=None if len(clips) > 1 else True)
+        for clip, result in zip(clips, bar, strict=True):
             yield clip.path, result

@@ -71,7 +71,8 @@ def find_inputs(path: str) -> list[Input]:
         raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
     files = list(walk(place))
     folders = {file.parent for file in files if file.name.endswith(KEYPOINTS)}
-    found = [Input(os.path.join(path, folder), "keypoints", Place(folder.name, place / folder)) for folder in folders]
+    named = {folder: os.path.join(path, folder) if folder.parts else path for folder in folders}
+    found = [Input(name, "keypoints", Place(folder.name, place / folder)) for folder, name in named.items()]
     for file in files:
         if file.suffix.lower() in (*SUFFIXES, ".npz"):
             found += _in_file(place / file, os.path.join(path, file))

@@ -7,6 +7,7 @@ too early or too late names its sign less surely, and two signs in one stretch e
 a plain threshold on windows of one length, and chose the constants on validation clips in a row.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,7 +31,8 @@ class Windows:
     """Stretches of a recording, and what a model says of each.
 
     start, end: steps (n,). shares: probabilities (n, glosses), smoothed over the neighbours in time. known: bool (n,),
-    whether the model knows the sign. steps: in the recording. moving: bool (steps,). step: seconds.
+    whether the model knows the sign. moving: bool (steps,), for each step of the recording. step: seconds. seconds: the
+    length of the recording, whose last step may be a part of one.
     """
 
     start: np.ndarray
@@ -39,6 +41,7 @@ class Windows:
     known: np.ndarray
     moving: np.ndarray
     step: float
+    seconds: float = np.inf
 
 
 def read_windows(model: Model, recording: Recording) -> Windows:
@@ -58,6 +61,7 @@ def read_windows(model: Model, recording: Recording) -> Windows:
         known=score(logits) >= model.known_from,
         moving=np.diff(moved) * 2 >= np.diff(edges),
         step=frames / fps,
+        seconds=recording.frames / fps,
     )
 
 
@@ -74,13 +78,17 @@ def find_signs(windows: Windows, glosses: list[str], bar: float = BAR) -> pd.Dat
     What moves without being a sign that the model knows is unknown if it lasts for BRIEF or longer; its confidence is
     NaN. Elsewhere nobody signs.
     """
+    at = np.append(np.flatnonzero(windows.moving), len(windows.moving))
+    first, last = np.searchsorted(at, windows.start), np.searchsorted(at, windows.end) - 1
+    starts, ends = at[first], at[last] + 1  # a sign begins and ends where something moves, though its window may not
     confidence = windows.shares.max(1, initial=0)
-    worth = np.where(windows.known, (windows.end - windows.start) * (confidence - bar), -1)
+    worth = np.where(windows.known & (first <= last), (ends - starts) * (confidence - bar), 0)
+    ending = defaultdict(list)
+    for number in np.flatnonzero(worth > 0):
+        ending[ends[number]].append(number)
     best, chosen = [0.0], []  # the most that the steps so far are worth, and the window that ends there (-1: none)
-    ending = pd.Series(range(len(worth))).groupby(windows.end).indices if len(worth) else {}
     for step in range(1, len(windows.moving) + 1):
-        options = [(best[-1], -1), *((best[windows.start[n]] + worth[n], n) for n in ending.get(step, ()))]
-        most, number = max(options)
+        most, number = max([(best[-1], -1), *((best[starts[n]] + worth[n], n) for n in ending[step])])
         best.append(most)
         chosen.append(number)
     rows, step = [], len(chosen)
@@ -88,8 +96,8 @@ def find_signs(windows: Windows, glosses: list[str], bar: float = BAR) -> pd.Dat
         number = chosen[step - 1]
         if number >= 0:
             gloss = glosses[windows.shares[number].argmax()]
-            rows.append((windows.start[number], step, gloss, confidence[number]))
-        step = step - 1 if number < 0 else windows.start[number]
+            rows.append((starts[number], step, gloss, confidence[number]))
+        step = step - 1 if number < 0 else starts[number]
     return _table(rows[::-1], windows)
 
 
@@ -121,7 +129,7 @@ def _table(rows: list[tuple[int, int, str, float]], windows: Windows) -> pd.Data
     unknown = [(start, end, "", np.nan) for start, end in bounds if (end - start) * windows.step >= BRIEF]
     table = pd.DataFrame(sorted([*rows, *unknown], key=lambda row: row[0]), columns=COLUMNS)
     seconds = table[["start", "end"]].astype(float) * windows.step
-    return table.assign(**seconds.round(3)).astype({"confidence": float})
+    return table.assign(**seconds.clip(upper=windows.seconds).round(3)).astype({"confidence": float})
 
 
 def f1(found: list[pd.DataFrame], true: list[pd.DataFrame], overlap: float = 0.5) -> float:
@@ -170,7 +178,7 @@ def clock(seconds: float) -> str:
 
 
 def said(sign: "pd.core.frame.Pandas") -> str:
-    """A sign in words, such as "book (87 %)"."""
+    """A sign in words, such as "book (87%)"."""
     return f"{sign.gloss} ({sign.confidence:.0%})" if sign.gloss else "unknown"
 
 

@@ -166,7 +166,8 @@ def test_help_shows_how_to_call_it(capsys):
 
 def command(*arguments, **options):
     line = [sys.executable, "-m", "lib.predict", *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, **options)
 
 
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
@@ -180,6 +181,14 @@ def test_a_process_has_answers_alone_on_stdout_and_complaints_alone_on_stderr(of
     (line,) = out.decode().splitlines()
     assert json.loads(line)["path"] == f"{tmp_path / odd}:clip"
     assert err.decode().splitlines() == [f"error: {tmp_path / 'none.mp4'}: cannot be read (No such file or directory)"]
+
+
+def test_nobody_may_read_at_all(of_hands, repository, tmp_path):
+    np.savez(tmp_path / "clips.npz", one=landmarks_of(2), two=landmarks_of(3))
+    process = command(tmp_path / "clips.npz", "--model", of_hands.files["onnx"], cwd=repository)
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == b""
 
 
 def test_whoever_reads_may_stop_before_the_end(of_hands, repository, tmp_path):

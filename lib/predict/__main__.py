@@ -22,7 +22,7 @@ from lib.predict.camera import open_camera, watch
 from lib.predict.model import Model, open_model
 from lib.predict.naming import answer, open_all
 from lib.predict.recordings import Recording, find_inputs
-from lib.predict.timeline import clock, elan_csv, find_signs, read_windows, said, webvtt
+from lib.predict.timeline import clock, elan_csv, find_signs, read_steps, said, webvtt
 from lib.settings import StudyError
 
 BAR = 20  # characters of a full bar
@@ -114,8 +114,7 @@ def _tell_answer(model: Model, path: str, recording: Recording, options: argpars
 
 def _tell_timeline(model: Model, path: str, recording: Recording, options: argparse.Namespace, first: bool) -> str:
     """The signs of one recording in the form that is asked for."""
-    windows = read_windows(model, recording)
-    signs = find_signs(windows, model.glosses)
+    signs = find_signs(read_steps(model, recording), model.glosses, model.known_from)
     if options.figure:
         from lib.figures import save
         from lib.figures.inside import timeline

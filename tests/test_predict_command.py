@@ -19,7 +19,7 @@ from lib.predict import model as model_module
 from lib.predict import name_sign, recordings
 from lib.predict.__main__ import COLUMNS, main
 from lib.predict.naming import open_all
-from lib.predict.timeline import STEP, clock, elan_csv, find_signs, read_windows, said, webvtt
+from lib.predict.timeline import STEP, clock, elan_csv, find_signs, read_steps, said, webvtt
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,9 @@ def expected(of_hands, long):
     """The signs of that file."""
     model = model_module.open_model(of_hands.files["onnx"])
     with recordings.recorder(model, videos=0) as record:
-        return find_signs(read_windows(model, record(recordings.find_inputs(str(long))[0])), model.glosses)
+        return find_signs(
+            read_steps(model, record(recordings.find_inputs(str(long))[0])), model.glosses, model.known_from
+        )
 
 
 def test_the_timeline_is_a_line_for_each_sign(run, of_hands, long, expected):

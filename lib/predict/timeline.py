@@ -22,7 +22,7 @@ from lib.predict.recordings import Recording
 
 LENGTHS = (1.1, 1.5, 2.0)  # seconds
 STEP = 0.12  # seconds
-CHANGE = 12.0  # nats
+CHANGE = 8.0  # nats
 NO_SIGN, NOBODY = 0.05, 0.9  # probabilities
 LEAST = 1e-6  # probability of any gloss
 BRIEF = 0.6  # seconds; what moves for less is no unknown sign

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import FRAMES, GLOSSES, SIZE, encode_video, numbered_images, numbers_of, signing, stand_in
+from helpers import FRAMES, GLOSSES, SIZE, encode_video, numbered_images, numbers_of, stand_in
 from lib.data.layouts import LAYOUTS
 from lib.predict import camera as module
 from lib.predict.__main__ import main
 from lib.predict.camera import EVERY, HOLD, RECENT, SPAN, open_camera, watch
-from lib.predict.model import Model, open_model, probabilities
+from lib.predict.model import Model
 from lib.settings import StudyError
 
 FPS = 25
@@ -134,101 +134,28 @@ def test_the_rate_is_that_of_the_last_frames(monkeypatch):
     assert sights[-1].rate == pytest.approx(50)
 
 
-@pytest.mark.parametrize("kind", ["clips", "poses"])
-def test_frames_are_not_kept_for_ever(tmp_path, monkeypatch, kind):
-    kept, most = [], 0
-    stand_in(tmp_path, monkeypatch)
-    model = video_model(lambda clip: np.zeros(3))
-    if kind == "poses":
-        model = replace(model, layout=LAYOUTS["hands-42"], frames=9)
-        whole = module.to_layout
-        monkeypatch.setattr(module, "to_layout", lambda *given: whole(*given).copy())
-    whole_picture = module._picture if kind == "clips" else module.to_layout
-    name = "_picture" if kind == "clips" else "to_layout"
+def test_frames_are_not_kept_for_ever(monkeypatch):
+    kept, most, picture = [], 0, module._picture
 
     def watched(*given):
-        made = whole_picture(*given)
-        kept.append(weakref.ref(made if made.base is None else made.base))
+        made = picture(*given)
+        kept.append(weakref.ref(made))
         return made
 
-    monkeypatch.setattr(module, name, watched)
+    monkeypatch.setattr(module, "_picture", watched)
+    model = video_model(lambda clip: np.zeros(3))
     for _ in watch(model, ((number / 10, image) for number, image in enumerate(numbered_images(20) * 5))):
         most = max(most, sum(reference() is not None for reference in kept))
     assert len(kept) == 100
     assert most <= 10 * SPAN + 3
 
 
-# ---- real models ---------------------------------------------------------------------------------------
-
-
-def test_a_stream_reads_a_frame_after_the_other_and_starts_anew_when_its_clip_is_full(of_videos):
-    model = open_model(of_videos.files["tflite-stream"])
-    images = signing(3, 30)[1:]
-    shown = [(number * SPAN / FRAMES, image) for number, image in enumerate(images[: 2 * FRAMES])]
-    sights = list(watch(model, shown))
-    model.stream.reset()
-    expected = []
-    for number, (_, image) in enumerate(shown):
-        if number == FRAMES:
-            model.stream.reset()
-        expected.append(probabilities(model.stream.logits(module._picture(image, SIZE)))[0])
-    assert [sight.gloss for sight in sights] == [GLOSSES[shares.argmax()] for shares in expected]
-    assert [sight.share for sight in sights] == pytest.approx([shares.max() for shares in expected])
-    between = [(seconds + shift, image) for seconds, image in shown for shift in (0, 0.1, 0.2)]
-    assert [sight.share for sight in watch(model, between)][::3] == [sight.share for sight in sights]  # started anew
-
-
-def test_a_camera_picture_is_the_centred_square(tmp_path):
-    image = np.zeros((60, 100, 3), np.uint8)
-    image[:, 20:80] = (255, 128, 0)
-    for picture in (module._picture(image, 30), module._picture(image.swapaxes(0, 1), 30)):
-        assert picture.shape == (30, 30, 3)
-        np.testing.assert_allclose(picture, np.broadcast_to(np.float32([1, 128 / 255, 0]), picture.shape), atol=1e-6)
-
-
-def test_a_pose_model_names_what_mediapipe_sees_last(of_hands, tmp_path, monkeypatch):
-    log = stand_in(tmp_path, monkeypatch)
-    path = encode_video(tmp_path / "a.mp4", signing(3, 40))
-    model = open_model(of_hands.files["onnx"])
-    sights = list(watch(model, open_camera(str(path))))
-    assert len(sights) == 40
-    assert sights[0].gloss == ""  # black: nobody is seen
-    assert {sight.gloss for sight in sights[10:]} <= set(GLOSSES)
-    assert sights[-1].share > 1 / 3
-    assert len(log.read_text().splitlines()) == 1
-    nobody = encode_video(tmp_path / "nobody.mp4", [np.zeros((48, 64, 3), np.uint8)] * 10)
-    assert {sight.gloss for sight in watch(model, open_camera(str(nobody)))} == {""}
-
-
-@pytest.mark.parametrize("form", ["tflite", "tflite-stream", "onnx-stream"])
-def test_the_command_prints_a_line_for_each_sign_that_is_steady(of_videos, tmp_path, capsys, form):
-    path = encode_video(tmp_path / "a.mp4", signing(4, 80)[1:])
-    model = open_model(of_videos.files[form])
-    lines, shown = [], ""
-    for sight in watch(model, open_camera(str(path))):
-        if sight.steady and sight.gloss != shown:
-            lines.append(f"{sight.gloss} {sight.share:.0%}")
-        shown = sight.gloss if sight.steady else shown
-    assert main(["--camera", str(path), "--model", str(of_videos.files[form])]) == 0
-    assert capsys.readouterr().out.splitlines() == lines
-    assert len(lines) >= 1
-
-
-def test_on_a_terminal_the_command_has_one_line_that_changes(of_videos, tmp_path, capsys, monkeypatch):
-    path = encode_video(tmp_path / "a.mp4", signing(4, 50)[1:])
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert main(["--camera", str(path), "--model", str(of_videos.files["tflite"])]) == 0
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    assert out.endswith("\n")
-    assert out.count("\r\033[K") == 49
-    assert "frames/s" in out
-    assert "█" in out
-    assert "no sign" in out  # the first frame is no clip
-
-
-def test_a_video_file_that_is_none_is_one_line(of_videos, tmp_path, capsys):
-    (tmp_path / "a.mp4").write_text("no video")
-    assert main(["--camera", str(tmp_path / "a.mp4"), "--model", str(of_videos.files["tflite"])]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'a.mp4'}: cannot be opened as a video")
+def test_a_pose_model_reads_the_last_seconds_alone(tmp_path, monkeypatch):
+    stand_in(tmp_path, monkeypatch)
+    lengths, parts = [], module.parts_of
+    monkeypatch.setattr(module, "parts_of", lambda values: lengths.append(len(values)) or parts(values))
+    model = replace(video_model(lambda clip: np.zeros(3)), layout=LAYOUTS["hands-42"], frames=9)
+    for _ in watch(model, ((number / 10, image) for number, image in enumerate(numbered_images(20) * 5))):
+        pass
+    assert lengths[0] == 1
+    assert lengths[-1] == max(lengths) == 10 * SPAN + 1

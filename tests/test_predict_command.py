@@ -223,11 +223,11 @@ def test_who_wants_no_more_answers_does_not_wait_for_the_rest(of_hands, tmp_path
 
 @pytest.fixture
 def long(tmp_path):
-    """A file of poses of three seconds at 50 frames/s, with a pause of half a second."""
+    """A file of poses of seven seconds at 50 frames/s, with a pause of three."""
     found = found_in(3, fps=50.0)
     for part in FORM:
-        found[part] = np.resize(found[part][2:-1], (150, *found[part].shape[1:]))
-        found[part][70:95] = np.nan
+        found[part] = np.resize(found[part][2:-1], (350, *found[part].shape[1:]))
+        found[part][100:250] = np.nan
     np.savez(tmp_path / "long.npz", **found)
     return tmp_path / "long.npz"
 
@@ -255,7 +255,7 @@ def test_the_timeline_in_json_is_a_line_for_each_video(run, of_hands, long, expe
     first, second = map(json.loads, lines)
     assert code == 0
     assert list(first) == ["path", "timeline", "frames", "seconds", "model"]
-    assert (first["path"], first["frames"], first["seconds"], first["model"]) == (str(long), 150, 3.0, "hands/tiny")
+    assert (first["path"], first["frames"], first["seconds"], first["model"]) == (str(long), 350, 7.0, "hands/tiny")
     pd.testing.assert_frame_equal(pd.DataFrame(first["timeline"]), expected, rtol=1e-6)
     assert second["seconds"] is None
 

@@ -158,7 +158,7 @@ def _draw_lane(axis: Axes, lane: pd.DataFrame, colours: dict[str, Any], inches: 
         colour, name = colours[sign["gloss"]], sign["gloss"] or UNKNOWN
         axis.barh(0.5, long, 1, sign["start"], color=colour, alpha=0.65, edgecolor=colour, linewidth=1)
         axis.text(middle, 1.15, name, fontsize=9, color="black" if sign["gloss"] else "0.45", va="bottom", **turned)
-        if "confidence" in sign and long * inches >= 5 * LETTER:
+        if np.isfinite(sign.get("confidence", np.nan)) and long * inches >= 5 * LETTER:  # unknown signs have none
             axis.text(middle, 0.5, f"{sign['confidence']:.0%}", fontsize=8, ha="center", va="center")
     if lane.empty:
         axis.text(0.5, 0.5, "no sign", fontsize=9, color="0.45", ha="center", va="center", transform=axis.transAxes)

@@ -270,6 +270,14 @@ def test_only_the_runs_that_the_study_exports_are_exported(bench):
     assert "reports/tiny/models/spobet-s1.onnx.md" in bench.make("--dry-run").stdout
 
 
+def test_clips_are_named_by_the_run_that_the_study_says(bench):
+    assert "12_predict" not in bench.make("--dry-run").stdout
+    bench.study(predict="spobet-s1")
+    planned = bench.make("--dry-run").stdout
+    assert "notebook 12_predict: signs in clips and in longer videos, by spobet-s1" in planned
+    assert "reports/tiny/runs/spobet-s1/known.json" in planned
+
+
 def test_metrics_and_figures_export_nothing_again_but_the_comparison_follows_the_exports(bench):
     bench.study(exports=["spobet-s1"])
     for step in ("10_export", "11_comparison"):

@@ -36,6 +36,7 @@ STAND_INS = {
     "09_tuning": "[s.recipe_path(search), s.paths.table(f'trials-{search}.csv')]",
     "10_export": "[s.paths.export_table(run)]",
     "11_comparison": "[s.paths.table(f) for f in ('comparison.csv', 'comparison.md', 'paired.csv', 'export.csv')]",
+    "12_predict": "[s.paths.known(run), s.paths.table('unknown.csv'), s.paths.table('timeline.csv')]",
 }
 RUN_FILES = ("metrics.json", "metrics-val.json", "predictions-val.npz", "predictions-test.npz", "history.csv")
 STUDY = {
@@ -276,6 +277,9 @@ def test_clips_are_named_by_the_run_that_the_study_says(bench):
     planned = bench.make("--dry-run").stdout
     assert "notebook 12_predict: signs in clips and in longer videos, by spobet-s1" in planned
     assert "reports/tiny/runs/spobet-s1/known.json" in planned
+    result = bench.make()
+    assert result.returncode == 0, result.stderr
+    assert (bench.root / "reports/tiny/notebooks/12_predict.html").is_file()
 
 
 def test_metrics_and_figures_export_nothing_again_but_the_comparison_follows_the_exports(bench):

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -64,6 +65,16 @@ def test_every_frame_is_seen_in_order_and_the_first_of_a_clip_says_so(tmp_path, 
         assert (found["width"], found["height"], found["fps"], found["mediapipe"]) == (128, 96, 25, "stand-in")
         assert "face" not in found
     assert len(starts()) == 1
+
+
+def test_what_a_notebook_sets_does_not_reach_the_process(tmp_path, monkeypatch):
+    worker_says = 'import os, sys; sys.stderr.write(repr([n for n in os.environ if n.startswith(("PYTHON", "MPL"))]))'
+    (tmp_path / "say.py").write_text(worker_says)
+    stand_in(tmp_path, monkeypatch, f'exec "{sys.executable}" "{tmp_path / "say.py"}"')
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+    with pytest.raises(StudyError, match=r"MediaPipe cannot be started: \[\];"):
+        Holistic().start()
 
 
 def test_clips_share_processes_and_a_second_run_does_what_is_left(tmp_path, starts):

@@ -70,7 +70,8 @@ class Holistic:
             return
         uv = str(os.environ.get("UV") or shutil.which("uv") or REPOSITORY / ".uv" / "bin" / "uv")
         command = [uv, "run", "--quiet", "--script", str(WORKER), *(["--face"] if self.face else [])]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # those are ours
+        # Settings for this process: its Python's, and its matplotlib's, which in a notebook name a package of the study.
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MPL"))}
         self._said, pipe = tempfile.TemporaryFile(), subprocess.PIPE  # noqa: SIM115, `close` closes it
         try:
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, env=env)

@@ -70,7 +70,7 @@ class Holistic:
             return
         uv = str(os.environ.get("UV") or shutil.which("uv") or REPOSITORY / ".uv" / "bin" / "uv")
         command = [uv, "run", "--quiet", "--script", str(WORKER), *(["--face"] if self.face else [])]
-        # Settings for this process: its Python's, and its matplotlib's, which in a notebook name a package of the study.
+        # Settings of this process: of its Python, and of its matplotlib, in a notebook a package of the study.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MPL"))}
         self._said, pipe = tempfile.TemporaryFile(), subprocess.PIPE  # noqa: SIM115, `close` closes it
         try:

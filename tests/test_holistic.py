@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,6 +76,17 @@ def test_what_a_notebook_sets_does_not_reach_the_process(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "somewhere")
     with pytest.raises(StudyError, match=r"MediaPipe cannot be started: \[\];"):
         Holistic().start()
+
+
+def test_a_process_that_hangs_is_ended_and_the_next_frame_starts_another(tmp_path, monkeypatch):
+    (tmp_path / "hang.py").write_text('import time\nprint(\'{"mediapipe": "x"}\', flush=True)\ntime.sleep(60)\n')
+    stand_in(tmp_path, monkeypatch, f'exec "{sys.executable}" "{tmp_path / "hang.py"}"')
+    monkeypatch.setattr("lib.data.holistic.HANGS", 0.2)
+    process, start = Holistic(), time.monotonic()
+    for _ in range(2):
+        with pytest.raises(StudyError, match="MediaPipe crashed"):
+            process.see(np.zeros((8, 8, 3), np.uint8), True)
+    assert time.monotonic() - start < 30
 
 
 def test_clips_share_processes_and_a_second_run_does_what_is_left(tmp_path, starts):

@@ -91,6 +91,7 @@ class Holistic:
         """
         self.start()
         watchdog = Timer(HANGS, self._process.kill)
+        watchdog.daemon = True  # nobody waits for it after Ctrl-C
         watchdog.start()
         with suppress(OSError):  # after a crash, which also ends the answers
             self._process.stdin.write(struct.pack("<III", *image.shape[:2], first) + image.tobytes())

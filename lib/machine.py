@@ -3,8 +3,13 @@
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from threading import Lock
 
 import joblib
+
+# To be held by threads while numpy reads an array: it parses the header by ast.literal_eval, which fails in CPython 3.11
+# now and then ("AST constructor recursion depth mismatch") when another thread parses, too.
+PARSING = Lock()
 
 
 def cores() -> int:

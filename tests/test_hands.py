@@ -1,5 +1,8 @@
 """MediaPipe hands: which hand is which, and reading them from an archive."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from lib.data.find import locate
 from lib.data.hands import _right_handed, order_hands
-from lib.data.poses import read_hands
+from lib.data.poses import read_hands, read_landmarks
 from lib.settings import StudyError
 
 SHAPE = np.random.default_rng(3).uniform(-0.05, 0.05, (21, 3))  # of a hand, the same in all frames
@@ -213,3 +216,22 @@ def test_real_hands_keep_one_side_in_the_image(wlasl_root):
     assert np.nanmean(found[:, 1]) < 0.45
     both = found[~np.isnan(found).any(1)]
     assert (both[:, 0] > both[:, 1]).mean() > 0.9
+
+
+def test_threads_read_an_archive_one_at_a_time():
+    """numpy's parser of headers is not safe in CPython 3.11; see lib.machine.PARSING."""
+
+    class Archive(dict):
+        inside = most = 0
+
+        def __getitem__(self, video_id):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.002)
+            self.inside -= 1
+            return np.zeros((3, 2, 21, 3))
+
+    archive = Archive()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: read_landmarks(archive, str(number)), range(20)))
+    assert archive.most == 1

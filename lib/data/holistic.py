@@ -37,6 +37,7 @@ from tqdm.auto import tqdm
 from lib.data.hands import MISSING, order_hands
 from lib.data.layouts import Layout
 from lib.data.video import frames, probe
+from lib.machine import PARSING
 from lib.paths import REPOSITORY
 from lib.settings import StudyError
 
@@ -169,7 +170,7 @@ def parts_of(values: np.ndarray) -> dict[str, np.ndarray]:
 def read_found(path: Path) -> dict[str, np.ndarray]:
     """Read a file of poses. Raises StudyError when it is missing, damaged or something else."""
     try:
-        with np.load(path) as file:
+        with PARSING, np.load(path) as file:
             found = dict(file)
         number, shapes = len(found["body"]), {part: found[part].shape for part in FORM}
         if not number or shapes != {part: (number, *shape) for part, shape in FORM.items()} or ABOUT - found.keys():

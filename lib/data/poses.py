@@ -23,6 +23,7 @@ from lib.data.hands import order_hands
 from lib.data.holistic import read_found, to_layout
 from lib.data.index import present
 from lib.data.layouts import LAYOUTS, Layout
+from lib.machine import PARSING
 from lib.paths import replacing
 from lib.settings import StudyError
 from lib.study import Study
@@ -75,7 +76,8 @@ def read_landmarks(archive: Mapping[str, np.ndarray], video_id: str) -> np.ndarr
     Raises StudyError when the clip is missing or damaged, or has another shape.
     """
     try:
-        landmarks = np.asarray(archive[video_id])
+        with PARSING:
+            landmarks = np.asarray(archive[video_id])
     except Exception as error:  # those of zip, zlib, numpy and the parser of its headers share no class
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise StudyError(f"clip {video_id}: no hand landmarks ({reason}); make the archive again") from error

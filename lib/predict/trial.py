@@ -38,16 +38,18 @@ def unknown_clips(study: Study, index: pd.DataFrame, splits: Sequence[str]) -> t
     if outside.empty:
         return outside, 0
     first = study.sources[0]
-    contents, known = read_clips(study, first, find_clips(study, first, outside)), set(index["content"])
+    contents, known = read_clips(study, first, find_clips(study, first, outside)), {*index["content"]} - {""}
     twins = [video_id for video_id, content in contents.items() if content.sha256 in known]
     return outside[~outside["video_id"].isin(twins)], len(twins)
 
 
 def logits_of(study: Study, model: Model, ids: Iterable[str]) -> np.ndarray:
-    """Logits (n, glosses) of those clips that the source of poses has and that can be read, each whole."""
+    """Logits (n, glosses) of the clips that the source of poses has, each whole; it prints why one cannot be used."""
     places, _ = locate(study.root, study.pose_source, ids)
     clips = [Input(video_id, study.pose_source, found[0]) for video_id, found in places.items()]
-    opened = (recording for _, recording in open_all(model, clips))
+    opened = [recording for _, recording in open_all(model, clips)]
+    for problem in (recording for recording in opened if isinstance(recording, str)):
+        print(f"left out: {problem}")
     return model.logits(recording.clip() for recording in opened if not isinstance(recording, str))
 
 

@@ -7,8 +7,8 @@ from threading import Lock
 
 import joblib
 
-# To be held by threads while numpy reads an array: it parses the header by ast.literal_eval, which fails in CPython 3.11
-# now and then ("AST constructor recursion depth mismatch") when another thread parses, too.
+# To be held by threads while numpy reads an array: it parses the header with ast.literal_eval, which in CPython 3.11
+# fails now and then when another thread parses too ("AST constructor recursion depth mismatch").
 PARSING = Lock()
 
 

@@ -202,6 +202,17 @@ def confusion(predictions: Predictions) -> pd.DataFrame:
     )
 
 
+def accuracy_per_gloss(predictions: Predictions) -> pd.DataFrame:
+    """Top-1 of each gloss that has clips: columns gloss, clips, accuracy in [0, 1].
+
+    The hardest gloss is first, of equally hard ones that with the most clips, as it is the surest.
+    """
+    clips = pd.DataFrame({"label": predictions.label, "right": top_k_credit(predictions, 1)})
+    table = clips.groupby("label")["right"].agg(clips="size", accuracy="mean").reset_index()
+    table.insert(0, "gloss", predictions.glosses[table.pop("label")])
+    return table.sort_values(["accuracy", "clips"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
 def most_confused(predictions: Predictions, count: int = 10) -> pd.DataFrame:
     """The `count` most frequent errors: columns gloss, predicted, clips, share (of the gloss's clips)."""
     glosses = predictions.glosses

@@ -101,14 +101,10 @@ class Predictions:
             raise StudyError(f"{path}: not a valid predictions file: {error}") from None
 
     def agreement(self, other: "Predictions") -> float:
-        """Share of the clips that both assign to the same gloss; of several equally high ones, to one of them.
-
-        Raises StudyError when they are of different clips.
-        """
+        """Share of the clips that both assign to the same gloss. Raises StudyError when they are of different clips."""
         if not np.array_equal(self.video_id, other.video_id):
             raise StudyError("the exported file and the run predict different clips: train and export the run again")
-        first = [one.logits == one.logits.max(axis=1, keepdims=True) for one in (self, other)]
-        return float((first[0] & first[1]).any(axis=1).mean())
+        return float((self.logits.argmax(1) == other.logits.argmax(1)).mean())
 
     def largest_difference(self, other: "Predictions") -> float:
         """Largest difference of a logit. Rounded ones that are neighbours in float16 may have been the same before."""

@@ -144,7 +144,9 @@ def _mean_row(title: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     intervals = {"top1_ci95": _interval(means["top1"], n)}
     if untwinned := seeds[0]["n_untwinned"]:
         intervals["top1_untwinned_ci95"] = _interval(means["top1_untwinned"], untwinned)
-    return seeds[0] | means | spreads | intervals | {"run": name, "runs": len(seeds), "seed": None}
+    weights = ", ".join(dict.fromkeys(row["weights"] for row in seeds if row["weights"])) or None
+    own = {"run": name, "runs": len(seeds), "seed": None, "weights": weights}  # seeds may start from several runs
+    return seeds[0] | means | spreads | intervals | own
 
 
 def _interval(share: float, n: int) -> list[float]:

@@ -292,10 +292,6 @@ def test_rounding_hides_no_difference_but_its_own():
     assert other.largest_difference(one) == pytest.approx(0.01 * np.abs(one.logits).max(), rel=0.2)
 
 
-def test_two_that_agree_name_one_gloss_even_where_two_are_equally_high():
-    assert predictions([[2, 2, 0], [0, 1, 0]], [0, 0]).agreement(predictions([[1, 2, 0], [1, 0, 0]], [0, 0])) == 0.5
-
-
 # ---- metrics.json
 
 

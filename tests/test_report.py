@@ -339,6 +339,13 @@ def test_the_table_says_what_runs_started_from_unless_all_started_from_random_we
     assert readable(comparison(study))["weights"].tolist() == ["scratch", "wlasl2000-hands/spobet-plus-s0"]
 
 
+def test_a_mean_names_all_that_its_seeds_started_from(make_study):
+    study = make_study([{"recipe": "spobet", "seeds": [0, 1, 2]}])
+    for seed, start in enumerate(("large/a-s0", "large/a-s1", "large/a-s0")):
+        write_run(study, f"spobet-s{seed}", "spobet", weights=start)
+    assert comparison(study)["weights"].tolist()[-1] == "large/a-s0, large/a-s1"
+
+
 NEW_METRIC = """
 
 def margin(predictions: Predictions) -> float:

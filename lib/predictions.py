@@ -115,7 +115,7 @@ class Predictions:
         return float(apart.max())
 
     def of(self, rows: np.ndarray) -> "Predictions":
-        """The predictions of some clips: rows bool (n,), at least one of them true."""
+        """The predictions of some clips, at least one: rows bool (n,), or the numbers of the rows."""
         return Predictions(self.video_id[rows], self.label[rows], self.logits[rows], self.glosses)
 
     def _check_shapes(self) -> None:

@@ -141,6 +141,13 @@ def test_figures_show_what_the_index_says(index):
     assert [container[0].get_width() for container in bars] == [8, 5]
 
 
+def test_the_figure_of_signers_says_where_none_is_known(index):
+    (axis,) = figures.signers(index.assign(signer=pd.array([None] * len(index), "Int64"))).axes
+    assert axis.get_title(loc="left") == "The annotations name no signer"
+    assert not axis.containers[0].patches
+    assert axis.get_legend() is None
+
+
 REAL_DUPLICATES = {100: 7, 300: 28}
 
 

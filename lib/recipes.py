@@ -50,6 +50,7 @@ class Recipe(Settings):
     model: str = Field(description="a name in the registry, lib/models/__init__.py")
     variant: str = ""
     options: dict[str, Any] = Field({}, description="fields of the model's configuration")
+    without: int = Field(0, ge=0, description="glosses whose clips no training sees, to measure new signs on")
     train: Training
 
 

@@ -32,6 +32,7 @@ from lib.study import Study
 from lib.training import BEST, compute_in_float32, fit, prepare
 
 IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
+FIRST = 0.3  # of the labels, where withheld glosses are; of WLASL2000's from hands, 3 of 4 have six clips or more there
 DRAWN = 8  # frames with joints that a figure of a clip needs
 
 
@@ -73,18 +74,40 @@ class Run:
             raise StudyError(f"study {self.study.name}: no clip of split '{split}' is present; see the audit")
         return rows
 
+    def withheld(self) -> list[int]:
+        """Labels of the glosses that the recipe withholds, `without` of them, spread evenly over the first labels.
+
+        WLASL numbers glosses from those with the most clips on, and five examples and a query are six.
+        """
+        without = self.config.without
+        first = max(without, round(FIRST * len(self.glosses)))
+        return [(2 * number + 1) * first // (2 * without) for number in range(without)]
+
+    def taught(self, split: str) -> pd.DataFrame:
+        """Rows of the split's clips that a training may see: all but those of withheld glosses."""
+        clips = self.clips(split)
+        rows = clips[~clips["label"].isin(self.withheld())]
+        if rows.empty:
+            raise StudyError(f"recipe {self.recipe}: no clip of split '{split}' is left 'without' these glosses")
+        return rows
+
     def content(self) -> dict[str, list]:
         """Identify the training clips: their ids and numbers of frames."""
-        ids = self.clips("train")["video_id"].tolist()
+        ids = self.taught("train")["video_id"].tolist()
         return {"clips": ids, "frames": [self.frames[video_id] for video_id in ids]}
 
     def digest(self) -> str:
         """Identify what is in the training clips, so that a mended file trains anew."""
         raise NotImplementedError
 
-    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True) -> Batches:
-        """Batches of a split: with `vary` shuffled and augmented for training, with or without labels."""
-        rows = self.clips(split)
+    def batches(
+        self, split: str, recipe: Training, *, vary: bool, targets: bool = True, every: bool = False
+    ) -> Batches:
+        """Batches of a split: with `vary` shuffled and augmented for training, with or without labels.
+
+        every: of all clips, to predict them, and not only of those that a training may see.
+        """
+        rows = self.clips(split) if every else self.taught(split)
         labels = rows["label"].to_numpy() if targets else None
         return self._batches(rows["video_id"], labels, len(self.glosses), recipe.batch_size, vary=vary)
 
@@ -109,6 +132,10 @@ class Run:
             model.load_weights(path)
         compute_in_float32(model)
         return model
+
+    def checksum(self) -> str:
+        """SHA-256 of the file of its best weights. Raises OSError when the run was not trained on this machine."""
+        return hashlib.sha256((self.folder / "train" / BEST).read_bytes()).hexdigest()
 
     def pretrain(self, model: keras.Model) -> pd.DataFrame:
         """Pre-train the model without labels if the recipe asks for it. Returns the history, otherwise empty."""
@@ -181,7 +208,7 @@ class Run:
         """
         rows = self.clips(split)
         compute_in_float32(model)
-        logits = predict(model, self.batches(split, self.config.train, vary=False, targets=False))
+        logits = predict(model, self.batches(split, self.config.train, vary=False, targets=False, every=True))
         predictions = Predictions(rows["video_id"].to_numpy(str), rows["label"].to_numpy(), logits, self.glosses)
         predictions.save(self.study.paths.predictions(self.name, split))
         return predictions
@@ -228,7 +255,7 @@ class PoseRun(Run):
     def digest(self) -> str:
         """Of the poses themselves."""
         digest = hashlib.sha256()
-        for video_id in self.clips("train")["video_id"]:
+        for video_id in self.taught("train")["video_id"]:
             digest.update(np.ascontiguousarray(self.poses[video_id]))
         return digest.hexdigest()
 
@@ -274,7 +301,7 @@ class ClipRun(Run):
 
     def digest(self) -> str:
         """Of the files that the clips are from, as notebook 01 found them."""
-        return hashlib.sha256("".join(self.clips("train")["content"]).encode()).hexdigest()
+        return hashlib.sha256("".join(self.taught("train")["content"]).encode()).hexdigest()
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs: the recipe's options, and frames, height and width of its clips."""
@@ -309,6 +336,11 @@ class ClipRun(Run):
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:
     """Logits float32 (clips, classes) of batches without shuffling, in their order."""
     return np.concatenate([predict_batch(model, batches[i][0]) for i in range(len(batches))])
+
+
+def embed_batch(model: keras.Model, clips: np.ndarray) -> np.ndarray:
+    """Embeddings float32 (clips, width), each of length 1, of clips float32 (clips, frames, …)."""
+    return keras.ops.convert_to_numpy(model.embed(clips))
 
 
 def predict_batch(model: keras.Model, clips: np.ndarray) -> np.ndarray:

@@ -268,7 +268,10 @@ def _export(run, model):
             form = suffix[1:] + kind
             path = files[form] = run.study.paths.exported(RUN, form, "float32")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(maker.add_metadata(maker.convert(*recorded), describe(run, form, "float32"), run.glosses))
+            content = maker.convert(*recorded)
+            outputs = maker.Runner(content).outputs
+            about = describe(run, form, "float32", outputs)
+            path.write_bytes(maker.add_metadata(content, about, run.glosses))
     return files
 
 

@@ -10,11 +10,11 @@ import yaml
 from helpers import RECIPE, make_study
 from lib.evaluation import write_metrics
 from lib.export import network, tflite
-from lib.export.bundle import card, gather, release, score_run
-from lib.export.files import FORMATS, read_metadata
+from lib.export.bundle import card, gather, problem, release, score_run
+from lib.export.files import FORMATS, embed_clip, open_model, read_metadata, run_clip
 from lib.export.run import KEPT, calibrate, clips, quantise, record, write_files
 from lib.predictions import Predictions
-from lib.runs import PoseRun, open_run
+from lib.runs import PoseRun, embed_batch, open_run
 from lib.settings import StudyError
 
 RUN = "small-s0"
@@ -62,6 +62,51 @@ def test_every_file_is_the_trained_model(exported):
         scored = Predictions.load(run.report / "exports" / f"predictions-test-{row['format']}-{row['precision']}.npz")
         np.testing.assert_array_equal(scored.video_id, source.video_id)
         assert np.abs(scored.logits - source.logits).max() == pytest.approx(row["max_abs_diff"])
+
+
+def test_every_file_gives_the_embeddings_of_the_trained_model(exported):
+    run, _ = exported
+    model = run.trained()
+    poses = list(clips(run, "test"))
+    wanted = np.concatenate([embed_batch(model, clip) for clip in poses])
+    facts = pd.read_csv(run.study.paths.export_table(RUN)).set_index(["format", "precision"])
+    for form, precision in FILES:
+        file = open_model(run.study.paths.exported(RUN, form, precision))
+        assert file.outputs == ["logits", "embedding"] or form == "tflite"
+        given = np.concatenate([embed_clip(file, clip) for clip in poses])
+        difference = np.abs(given - wanted).max()
+        assert difference == pytest.approx(facts.loc[(form, precision), "embedding_diff"], rel=1e-3, abs=1e-7)
+        assert difference < {"float32": 1e-5, "float16": 5e-3}.get(precision, 0.2)
+        np.testing.assert_allclose(np.linalg.norm(given, axis=1), 1, atol=1e-5)
+        if form == "onnx":
+            np.testing.assert_allclose(file({"clip": np.concatenate(poses)})["embedding"], given, atol=1e-5)
+
+
+def test_all_files_of_a_run_have_the_checksum_of_its_weights(exported):
+    run, _ = exported
+    content = (run.folder / "train" / "best.weights.h5").read_bytes()
+    for form, precision in FILES:
+        about, _ = read_metadata(run.study.paths.exported(RUN, form, precision))
+        assert about["checksum"] == hashlib.sha256(content).hexdigest()
+        assert about["output"].keys() == {"logits", "embedding"}
+
+
+@pytest.mark.parametrize(("precision", "difference", "wrong"), [
+    ("float32", 5e-5, False), ("float32", 2e-4, True), ("float16", 0.004, False), ("float16", 0.006, True),
+    ("int8", 0.2, False), ("float32", float("nan"), False),
+])  # fmt: skip
+def test_a_file_whose_embeddings_differ_is_not_the_trained_model(precision, difference, wrong):
+    row = {"precision": precision, "flex_ops": 0, "agreement": 1, "max_abs_diff": 0}
+    assert problem(row) == ""
+    assert ("embeddings differ" in problem(row | {"embedding_diff": difference})) == wrong
+
+
+def test_a_file_that_gives_no_embeddings_still_gives_logits(of_videos):
+    file = open_model(of_videos.files["tflite"])
+    clip = np.zeros((1, 4, 32, 32, 3), np.float32)
+    assert run_clip(file, clip).shape == (1, 3)
+    with pytest.raises(StudyError, match="gives no embeddings"):
+        embed_clip(file, clip)
 
 
 def test_every_file_says_what_it_is(exported):

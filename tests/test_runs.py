@@ -239,6 +239,49 @@ def test_training_batches_are_augmented_by_the_recipe_and_drawn_from_the_runs_se
     assert np.abs(plain - rotated).max() > 0.1
 
 
+def taught_ids(run, batches):
+    """The clips that may come in batches, by video_id."""
+    by_array = {id(poses): video_id for video_id, poses in run.poses.items()}
+    return {by_array[id(poses)] for poses in batches.clips}
+
+
+def test_no_clip_of_a_withheld_gloss_is_ever_in_a_batch_of_a_training(study, monkeypatch):
+    seen, fit = [], lib.runs.fit
+    monkeypatch.setattr(lib.runs, "fit", lambda *args, **how: seen.append(args[2:4]) or fit(*args, **how))
+    spec = RunSpec(recipe="small", set={"without": 1, "augment.splice": 1})
+    run = PoseRun(study.model_copy(update={"runs": [spec]}), "small")
+    assert run.withheld() == [0]
+    model = run.build()
+    run.pretrain(model)
+    run.train(model)
+    assert len(seen) == 2
+    for train, val in seen:
+        assert taught_ids(run, train) == {"00002", "00005", "00012"}
+        assert taught_ids(run, val) == {"00003", "00010"}
+    for batches in seen[1]:
+        assert not any(batches[number][1][:, 0].any() for number in range(len(batches)))
+    assert run.content()["clips"] == ["00002", "00005", "00012"]
+    # Predictions are of every clip all the same.
+    assert run.predict(model, "val").video_id.tolist() == ["00003", "00010", "00014"]
+
+
+@pytest.mark.parametrize(("without", "classes", "labels"), [
+    (0, 3, []), (1, 3, [0]), (2, 3, [0, 1]), (3, 30, [1, 4, 7]), (200, 2000, [*range(1, 600, 3)]),
+])  # fmt: skip
+def test_withheld_glosses_are_a_fixed_choice_among_those_with_the_most_clips(
+    study, without, classes, labels, monkeypatch
+):
+    monkeypatch.setattr(PoseRun, "glosses", [str(number) for number in range(classes)])
+    spec = RunSpec(recipe="small", set={"without": without})
+    assert PoseRun(study.model_copy(update={"runs": [spec]}), "small").withheld() == labels
+
+
+def test_a_run_without_any_gloss_is_one_clear_error(study):
+    run = PoseRun(study.model_copy(update={"runs": [RunSpec(recipe="small", set={"without": 3})]}), "small")
+    with pytest.raises(StudyError, match="recipe small: no clip of split 'train' is left 'without'"):
+        run.taught("train")
+
+
 def test_a_split_without_a_present_clip_is_an_error_that_names_it(study):
     index = pd.read_parquet(study.paths.index)
     index.loc[index["split"] == "val", "status"] = "missing"

@@ -97,6 +97,38 @@ def test_unknown_model_and_unknown_or_wrong_option_are_errors():
         build("spobet", 10, depth="deep")
 
 
+# ---- embeddings ----------------------------------------------------------------------------------------
+
+
+@every_config
+def test_the_embedding_is_what_the_head_reads_at_length_one(models, name):
+    model, poses = models[name], poses_of(CONFIGS[name])
+    summary, embedding = numpy(model.summary(poses)), numpy(model.embed(poses))
+    kernel, bias = (numpy(weight) for weight in model.head.weights)
+    np.testing.assert_allclose(summary @ kernel + bias, logits(model, poses), atol=1e-4)
+    np.testing.assert_allclose(embedding, summary / np.linalg.norm(summary, axis=1, keepdims=True), atol=1e-6)
+    assert embedding.dtype == np.float32
+    assert embedding.shape == (3, 64)  # twice the width of "plus", which pools
+    assert np.ptp(embedding, axis=0).max() > 1e-3  # it tells clips apart
+
+
+@every_config
+def test_logits_and_embeddings_together_cost_one_pass(models, name, monkeypatch):
+    model, poses, passes = models[name], poses_of(CONFIGS[name]), []
+    call = type(model.encoder).call
+    monkeypatch.setattr(type(model.encoder), "call", lambda *args, **how: passes.append(1) or call(*args, **how))
+    given, embedding = model.read(poses)
+    assert len(passes) == 1
+    np.testing.assert_allclose(numpy(given), logits(model, poses), atol=1e-6)
+    np.testing.assert_allclose(numpy(embedding), numpy(model.embed(poses)), atol=1e-6)
+
+
+def test_head_dropout_leaves_embeddings_alone():
+    model = model_of(TINY | {"head_dropout": 0.9})
+    poses = poses_of(TINY)
+    np.testing.assert_array_equal(numpy(model.embed(poses)), numpy(model.embed(poses)))
+
+
 # ---- normalisation and features ------------------------------------------------------------------------
 
 

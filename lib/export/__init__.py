@@ -11,8 +11,8 @@ writes the card beside each file, and releases files. The modules of both format
   inputs `calibration`; the rest stays float32, as coordinates, masks and the sums of a stream need more than 256 steps.
   kept: share of LAYERS, counted from the input, that stay float32. Raises StudyError for int8 without calibration
   data, and ValueError for an unknown precision.
-- Runner(content, threads) runs a file: inputs by name to outputs by name, float32; `zeros` gives inputs of one clip.
-  Raises StudyError when the content is not a model.
+- Runner(content, threads) runs a file: inputs by name to outputs by name, float32; `zeros` gives inputs of one clip,
+  `outputs` the names of the outputs. Raises StudyError when the content is not a model.
 - custom_ops(content) counts the operations that are not built in, by name.
 - add_metadata(content, description, labels) stores a description (JSON) and the labels, in the order of the logits;
   read_metadata(path) reads both. Raises OSError, KeyError, ValueError or BadZipFile when there are none.
@@ -26,7 +26,7 @@ from lib.paths import replacing
 from lib.settings import StudyError
 
 # Names of inputs and outputs. A file reads whole clips, or one image at a time with its buffers.
-CLIP, IMAGE, LOGITS = "clip", "image", "logits"
+CLIP, IMAGE, LOGITS, EMBEDDING = "clip", "image", "logits", "embedding"
 NEXT = "next_"  # prefix of a buffer among the outputs: in ONNX no two values may share a name
 LABELS, DESCRIPTION = "labels", "description"  # the metadata in a file
 

@@ -23,6 +23,7 @@ COLUMNS = ["run", "format", "precision", "bytes", "top1", "top1_source", "agreem
 COLUMNS += ["latency_ms_1_thread", "latency_ms_2_threads", "flex_ops"]
 EXACT = 1e-3  # largest difference of a logit that a float32 file may have
 AGREEMENT = 0.99  # least agreement of a float16 file with the trained model
+EMBEDDING_EXACT = {"float32": 1e-4, "float16": 5e-3}  # largest difference of a value of an embedding, by precision
 DROP = 0.02  # of top-1; the card of an int8 file that loses more says so
 RELEASED = "float16"
 LARGEST = 5_000_000  # bytes of a file to commit
@@ -77,6 +78,8 @@ def problem(row: dict[str, Any] | pd.Series) -> str:
         return f"agrees on {row['agreement']:.1%} of the clips, logits differ by up to {row['max_abs_diff']:.2g}"
     if row["precision"] == "float16" and row["agreement"] < AGREEMENT:
         return f"agrees on {row['agreement']:.1%} of the clips"
+    if (apart := row.get("embedding_diff", 0)) > EMBEDDING_EXACT.get(row["precision"], 1):
+        return f"embeddings differ by up to {apart:.2g}"
     return ""
 
 

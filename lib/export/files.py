@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 from scipy.special import softmax
 
-from lib.export import CLIP, IMAGE, LOGITS, NEXT, Inputs, onnx, tflite
+from lib.export import CLIP, EMBEDDING, IMAGE, LOGITS, NEXT, Inputs, onnx, tflite
 from lib.settings import StudyError
 
 FORMATS = {".tflite": tflite, ".onnx": onnx}  # by suffix
@@ -75,9 +75,22 @@ class Stream:
 
 def run_clip(runner: Runner, clip: np.ndarray) -> np.ndarray:
     """Logits (1, classes) of a clip (1, frames, …), which a stream file reads frame by frame."""
+    return read_clip(runner, clip)[LOGITS]
+
+
+def embed_clip(runner: Runner, clip: np.ndarray) -> np.ndarray:
+    """Embedding (1, width) of a clip (1, frames, …). Raises StudyError for a file that gives none."""
+    outputs = read_clip(runner, clip)
+    if EMBEDDING not in outputs:
+        raise StudyError("the model's file gives no embeddings of clips: export it again")
+    return outputs[EMBEDDING]
+
+
+def read_clip(runner: Runner, clip: np.ndarray) -> Inputs:
+    """All outputs for a clip (1, frames, …), which a stream file reads frame by frame."""
     if CLIP in runner.zeros():
-        return runner({CLIP: clip})[LOGITS]
-    return [outputs for _, outputs in stream_clip(runner, clip)][-1][LOGITS]
+        return runner({CLIP: clip})
+    return [outputs for _, outputs in stream_clip(runner, clip)][-1]
 
 
 def stream_clip(runner: Runner, clip: np.ndarray) -> Iterator[tuple[Inputs, Inputs]]:

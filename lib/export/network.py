@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from lib.export import CLIP, IMAGE, LOGITS, NEXT
+from lib.export import CLIP, EMBEDDING, IMAGE, LOGITS, NEXT
 from lib.export.rules import CONVOLUTIONS, RULES, aten, restored
 from lib.models.frames import flatten_convolution
 
@@ -28,11 +28,17 @@ Constants = dict[Node, Any]  # values of the nodes of a graph that depend on no 
 def whole(model: keras.Model, clip: np.ndarray) -> tuple[nn.Module, Example]:
     """Make the network {"clip": clips} to {"logits": of them}, and example inputs.
 
+    A model with a method `read` (clips to logits and embeddings) has the output "embedding" as well.
     clip: one clip, float32 (1, …) of the shape that the file will read. The keras model runs on torch.
     """
+
+    def read(model: keras.Model, inputs: Example) -> dict[str, Tensor]:
+        if hasattr(model, "read"):
+            return dict(zip((LOGITS, EMBEDDING), model.read(inputs[CLIP]), strict=True))
+        return {LOGITS: model(inputs[CLIP], training=False)}
+
     clips = torch.as_tensor(clip, dtype=torch.float32).cpu()
-    network = _Named(model, lambda model, inputs: {LOGITS: model(inputs[CLIP], training=False)})
-    return prepare(network, {CLIP: clips.repeat(2, *[1] * (clips.ndim - 1))})
+    return prepare(_Named(model, read), {CLIP: clips.repeat(2, *[1] * (clips.ndim - 1))})
 
 
 def streaming(model: keras.Model) -> tuple[nn.Module, Example]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ import pandas as pd
 from torch import nn
 
 from lib.data.layouts import LAYOUTS
-from lib.export import CLIP, IMAGE, LOGITS, Inputs, network, write
-from lib.export.files import FORMATS, Runner, run_clip, stream_clip
+from lib.export import CLIP, EMBEDDING, IMAGE, LOGITS, Inputs, network, write
+from lib.export.files import FORMATS, Runner, embed_clip, run_clip, stream_clip
 from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import replacing
 from lib.predictions import Predictions
-from lib.runs import Run
+from lib.runs import Run, embed_batch
 from lib.settings import load_yaml
 
 # Training clips to measure int8's ranges on; a stream sees each of their frames.
@@ -44,21 +44,26 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
     exports/predictions-test-<form>-<precision>.npz in the run's report. The facts, a row each, go to export.csv there:
     run, format (the form), precision, bytes, latency_ms_1_thread, latency_ms_2_threads, flex_ops (operations that are
     not built in), kept (share of the layers that an int8 file keeps in float32), agreement (with the trained model on
-    test).
+    test), embedding_diff (the largest difference of a value of an embedding on test; none without embeddings).
     Raises StudyError, in one line, when the run is not trained, there are no clips to calibrate with, or a file cannot
     be written; no partial file is left behind.
     """
     paths, rows = run.study.paths, []
-    source = Predictions.load(paths.predictions(run.name))
+    source, embeddings = Predictions.load(paths.predictions(run.name)), None
     for form, whole in exact.items():
         suffix = f".{form.partition('-')[0]}"
         maker = FORMATS[suffix]
-        calibration = calibrate(run, maker.Runner(whole))
+        runner = maker.Runner(whole)
+        calibration = calibrate(run, runner)
+        if EMBEDDING in runner.outputs and embeddings is None:
+            model = run.trained()
+            embeddings = np.concatenate([embed_batch(model, clip) for clip in clips(run, "test")])
         for precision in (one for one in maker.PRECISIONS if one in run.study.precisions):
             content, kept = quantise(run, suffix, precision, whole, calibration)
-            content = maker.add_metadata(content, describe(run, form, precision), run.glosses)
+            content = maker.add_metadata(content, describe(run, form, precision, runner.outputs), run.glosses)
             write(paths.exported(run.name, form, precision), content)
-            predictions = _predict(run, "test", maker.Runner(content), source)
+            file = maker.Runner(content)
+            predictions = _predict(run, "test", file, source)
             predictions.save(paths.exported_predictions(run.name, form, precision))
             rows.append({
                 "run": run.name,
@@ -70,6 +75,7 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
                 "flex_ops": sum(maker.custom_ops(content).values()),
                 "kept": kept,
                 "agreement": predictions.agreement(source),
+                "embedding_diff": _embedding_diff(run, file, embeddings) if EMBEDDING in runner.outputs else np.nan,
             })  # fmt: skip
             print(f"{form} {precision}: {len(content):,} bytes", file=sys.stderr)
     table = pd.DataFrame(rows)
@@ -84,7 +90,7 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
 def clips(run: Run, split: str, count: int | None = None) -> Iterator[np.ndarray]:
     """Clips of a split as a file reads them, float32 (1, frames, …): all, or `count` spread evenly over it."""
     recipe, frames = run.config.train.model_copy(update={"batch_size": 1}), describe_input(run)["shape"][1]
-    batches = run.batches(split, recipe, vary=False, targets=False)
+    batches = run.batches(split, recipe, vary=False, targets=False, every=split != "train")
     chosen = np.unique(np.linspace(0, len(batches) - 1, count).astype(int)) if count else range(len(batches))
     for number in chosen:
         yield of_length(batches[int(number)][0], frames)
@@ -131,6 +137,11 @@ def _predict(run: Run, split: str, runner: Runner, source: Predictions) -> Predi
     return Predictions(source.video_id, source.label, logits, source.glosses)
 
 
+def _embedding_diff(run: Run, runner: Runner, source: np.ndarray) -> float:
+    found = np.concatenate([embed_clip(runner, clip) for clip in clips(run, "test")])
+    return float(np.abs(found - source).max())
+
+
 def latency(work: Callable[..., Any], *arguments: Any) -> float:
     """Median milliseconds of a call, after warming up."""
     for _ in range(WARM_UP):
@@ -143,14 +154,14 @@ def latency(work: Callable[..., Any], *arguments: Any) -> float:
     return 1000 * float(np.median(taken))
 
 
-def describe(run: Run, form: str, precision: str) -> dict[str, Any]:
-    """What a program needs to know to use a file; it is stored in the file as JSON."""
+def describe(run: Run, form: str, precision: str, outputs: Iterable[str] = (LOGITS,)) -> dict[str, Any]:
+    """What a program needs to know to use a file with these outputs; it is stored in the file as JSON."""
     study, clip = run.study, describe_input(run)
     inputs = {CLIP: clip}
     if form.endswith("-stream"):
         image = clip | {"shape": [1, 1, *clip["shape"][2:]], "frames": TEXTS["inputs"]["stream"]["image"]}
         inputs = {IMAGE: image, "all others": TEXTS["inputs"]["stream"]["others"]}
-    data = f"Trained on {len(run.clips('train'))} clips, split “{study.split}”."
+    data = f"Trained on {len(run.taught('train'))} clips, split “{study.split}”."
     if study.synthetic:
         data = f"SYNTHETIC: generated signing, of no use for real signs. {data}"
     if published := WEIGHTS.get(getattr(run.config, "weights", None)):
@@ -162,7 +173,8 @@ def describe(run: Run, form: str, precision: str) -> dict[str, Any]:
         "precision": precision,
         "frames": clip["shape"][1],  # of a whole clip
         "input": inputs,
-        "output": {LOGITS: TEXTS["output"]},
+        "output": {name: TEXTS["outputs"][name] for name in outputs if name in TEXTS["outputs"]},
+        "checksum": run.checksum(),  # of the trained weights: the same in every file of the run
         "data": data,
         "licence": TEXTS["licences"]["sample" if study.synthetic else "own" if "clips" in study.sources else "wlasl"],
     }

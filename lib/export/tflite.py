@@ -105,6 +105,11 @@ class Runner:
     def __call__(self, inputs: Inputs) -> Inputs:
         return self.run(**inputs)
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return [*self.run.get_output_details()]
+
     def zeros(self) -> Inputs:
         """Zeros for every input of one clip, by name."""
         details = self.run.get_input_details()

@@ -61,10 +61,25 @@ class Spobet(keras.Model):
         self.head = layers.Dense(num_classes, dtype="float32", name="head")
 
     def call(self, poses: Any, training: bool = False) -> Any:
+        return self.head(self.dropout(self.summary(poses, training=training), training=training))
+
+    def summary(self, poses: Any, training: bool = False) -> Any:
+        """What the head reads of each clip, (batch, width), or (batch, 2 * width) with `pool`."""
         token, frames, mask, _ = self.encoder(*self.features(poses), training=training)
-        if self.pooled is not None:
-            token = self.pooled(ops.concatenate([token, mean_token(frames, mask)], -1))
-        return self.head(self.dropout(token, training=training))
+        if self.pooled is None:
+            return token
+        return self.pooled(ops.concatenate([token, mean_token(frames, mask)], -1))
+
+    def embed(self, poses: Any) -> Any:
+        """The embedding of each clip: its `summary` as a float32 vector of length 1."""
+        return self.read(poses)[1]
+
+    def read(self, poses: Any) -> tuple[Any, Any]:
+        """Logits (batch, num_classes) and embeddings (see `embed`), without computing anything twice."""
+        summary = self.summary(poses)
+        vector = ops.cast(summary, "float32")
+        length = ops.sqrt(ops.sum(vector * vector, -1, keepdims=True) + EPSILON**2)
+        return self.head(summary), vector / length
 
     def attention(self, poses: Any) -> Any:
         """Attention scores (batch, depth, heads, 1 + tokens, 1 + tokens); row and column 0: classification token.

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.predict.model import open_model, probabilities
+from lib.predict.model import Model, open_model, probabilities
 from lib.predict.recordings import find_inputs, pose_recording, recorder
 from lib.settings import StudyError
 
@@ -20,19 +20,25 @@ def name_sign(clip: str | Path | np.ndarray, model: str | Path | None = None, to
     Raises StudyError when either cannot be read, the model reads something else, or nobody is seen in the clip.
     """
     opened = open_model(model)
+    return pd.Series(probabilities(opened.logits([read_clip(clip, opened)]))[0], opened.glosses).nlargest(top)
+
+
+def read_clip(clip: str | Path | np.ndarray, model: Model) -> np.ndarray:
+    """What a model reads of a clip, which is as `name_sign` takes it: float32 (frames, …).
+
+    Raises StudyError when the clip cannot be read, the model reads something else, or nobody is seen in it.
+    """
     if isinstance(clip, str | Path):
         found = find_inputs(str(clip))
         if len(found) > 1:
             raise StudyError(f"{clip}: holds {len(found)} clips; name one, or use `python -m lib.predict`")
-        with recorder(opened, videos=int(found[0].form == "videos")) as record:
-            logits = opened.logits([record(found[0]).clip()])
-    else:
-        poses = np.asarray(clip, np.float32)
-        joints = len(opened.layout.joints) if opened.layout else 0
-        if poses.ndim != 3 or poses.shape[1:] != (joints, 3):
-            reads = f"poses (frames, {joints}, 3)" if joints else "videos"
-            raise StudyError(f"{opened.name} reads {reads}, not an array {poses.shape}")
-        seen = np.isfinite(poses).all(-1, keepdims=True) & (poses[..., 2:] > 0)
-        poses = np.where(seen, np.concatenate([poses[..., :2], seen], -1), 0).astype(np.float32)
-        logits = opened.logits([pose_recording(poses, None, "the clip", opened).clip()])
-    return pd.Series(probabilities(logits)[0], opened.glosses).nlargest(top)
+        with recorder(model, videos=int(found[0].form == "videos")) as record:
+            return record(found[0]).clip()
+    poses = np.asarray(clip, np.float32)
+    joints = len(model.layout.joints) if model.layout else 0
+    if poses.ndim != 3 or poses.shape[1:] != (joints, 3):
+        reads = f"poses (frames, {joints}, 3)" if joints else "videos"
+        raise StudyError(f"{model.name} reads {reads}, not an array {poses.shape}")
+    seen = np.isfinite(poses).all(-1, keepdims=True) & (poses[..., 2:] > 0)
+    poses = np.where(seen, np.concatenate([poses[..., :2], seen], -1), 0).astype(np.float32)
+    return pose_recording(poses, None, "the clip", model).clip()

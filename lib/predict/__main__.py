@@ -5,6 +5,7 @@ python -m lib.predict folder --json > answers.jsonl   of many clips, a line of J
 python -m lib.predict long.mp4 --timeline             the signs of a longer video, and when
 python -m lib.predict long.mp4 --vtt > long.vtt       as subtitles; with --timeline --csv a table for ELAN
 python -m lib.predict --camera 0                      what a camera shows
+python -m lib.predict some.mp4 --signs my.json        which of your own signs (python -m lib.signs --help)
 """
 
 import argparse
@@ -24,6 +25,7 @@ from lib.predict.naming import answer, open_all
 from lib.predict.recordings import Recording, find_inputs
 from lib.predict.timeline import clock, elan_csv, find_signs, read_steps, said, webvtt
 from lib.settings import StudyError
+from lib.signs import Signs
 
 BAR = 20  # characters of a full bar
 COLUMNS = ["path", "rank", "gloss", "probability", "known", "frames", "seconds", "model"]
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = open_model(options.model)
         if options.camera is not None:
             return _watch(model, options.camera)
+        options.signs = Signs.read(options.signs, model) if options.signs else None
         return _name(model, options)
     except StudyError as error:
         return _complain(error)
@@ -63,11 +66,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument("--vtt", dest="form", action="store_const", const="vtt", help="a timeline as WebVTT subtitles")
     parser.add_argument("--timeline", action="store_true", help="find the signs of a longer video")
     parser.add_argument("--figure", metavar="FILE", help="draw the timeline to this .png file")
+    parser.add_argument("--signs", metavar="FILE", help="name clips among these signs of your own, by similarity")
     parser.add_argument("--camera", metavar="N", help="watch this camera, such as 0, or a video file in its place")
     options = parser.parse_args(arguments)
     options.timeline |= options.form == "vtt" or options.figure is not None
     if bool(options.inputs) == (options.camera is not None):
         parser.error("give one INPUT or more, or --camera")
+    if options.signs and (options.timeline or options.camera is not None):
+        parser.error("--signs names clips of one sign, neither longer videos nor a camera's")
     if options.top < 1:
         parser.error("--top is at least 1")
     if options.figure and not options.figure.endswith(".png"):
@@ -101,14 +107,15 @@ def _name(model: Model, options: argparse.Namespace) -> int:
 
 def _tell_answer(model: Model, path: str, recording: Recording, options: argparse.Namespace, first: bool) -> str:
     """The lines of one clip in the form that is asked for."""
-    said = answer(model, path.rstrip(), recording, options.top)
+    said = answer(model, path.rstrip(), recording, options.top, options.signs)
     if options.form == "json":
         return json.dumps({**said._asdict(), "model": model.name}, ensure_ascii=False) + "\n"
     if options.form == "csv":
         rest = [said.known, said.frames, said.seconds, model.name]
         rows = [[said.path, rank, *pair, *rest] for rank, pair in enumerate(said.top, start=1)]
-        return _csv([COLUMNS, *rows] if first else rows)
-    named = ", ".join(f"{gloss} {share:.0%}" for gloss, share in said.top)
+        head = ["similarity" if options.signs and name == "probability" else name for name in COLUMNS]
+        return _csv([head, *rows] if first else rows)
+    named = ", ".join(f"{gloss} {share:.2f}" if options.signs else f"{gloss} {share:.0%}" for gloss, share in said.top)
     return f"{path}  {named if said.known else f'unknown (perhaps {named})'}\n"
 
 

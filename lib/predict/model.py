@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from scipy.special import softmax
 
 from lib.data.layouts import LAYOUTS, Layout
 from lib.data.poses import pad
-from lib.export import CLIP, IMAGE
-from lib.export.files import FORMATS, Stream, read_metadata, run_clip
+from lib.export import CLIP, EMBEDDING, IMAGE
+from lib.export.files import FORMATS, Stream, embed_clip, read_metadata, run_clip
 from lib.export.files import open_model as open_file
 from lib.paths import REPOSITORY, Paths, home, replacing
 from lib.settings import StudyError
@@ -31,7 +32,8 @@ class Model:
     frames: how many a video model reads; the most that a pose model does. size: pixels on a side of a video model's
     clip. store: how its videos are cropped and stored first. known_from: the least score (see `score`) of a sign that
     the model knows; -inf where that was not measured. run: float32 (1 or more, frames, …) to logits. stream: of a file
-    that reads frame by frame, for cameras.
+    that reads frame by frame, for cameras. embed: as `run`, to embeddings; None where the model gives none. checksum:
+    SHA-256 of the trained weights, the same for a run and all its files; "" where embed is None.
     """
 
     name: str
@@ -45,19 +47,27 @@ class Model:
     batch: int = 1
     pad_to: int = 1
     stream: Stream | None = None
+    embed: Callable[[np.ndarray], np.ndarray] | None = None
+    checksum: str = ""
 
     def logits(self, clips: Iterable[np.ndarray]) -> np.ndarray:
         """Logits float32 (n, glosses) of clips as `Recording.read` gives them, each float32 (frames, …)."""
-        found, waiting = [np.zeros((0, len(self.glosses)), np.float32)], []
-        for clip in clips:
-            waiting.append(clip)
-            if len(waiting) == self.batch:
-                found.append(self._logits(waiting))
-                waiting = []
-        return np.concatenate([*found, self._logits(waiting)] if waiting else found)
+        none = np.zeros((0, len(self.glosses)), np.float32)
+        return np.concatenate([none, *map(self.run, self._batches(clips))])
 
-    def _logits(self, clips: list[np.ndarray]) -> np.ndarray:
-        return self.run(pad(clips, self.pad_to) if self.layout else np.stack(clips))
+    def embeddings(self, clips: Iterable[np.ndarray]) -> np.ndarray:
+        """Embeddings float32 (n, width) of one clip or more as `logits` reads them, each of length 1.
+
+        Raises StudyError for a model that gives none.
+        """
+        if self.embed is None:
+            raise StudyError(f"{self.name} gives no embeddings of clips: take a pose model, exported by this version")
+        return np.concatenate([*map(self.embed, self._batches(clips))])
+
+    def _batches(self, clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        remaining = iter(clips)
+        while waiting := [*islice(remaining, self.batch)]:
+            yield pad(waiting, self.pad_to) if self.layout else np.stack(waiting)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -110,6 +120,7 @@ def _open_file(path: Path, threads: int) -> Model:
     if not layout and "joints" in about:
         raise StudyError(f"{path}: reads joints of no known layout; export it again")
     store = {key: value for key, value in about.items() if key in ("margin", "find_person")}
+    embeds = EMBEDDING in runner.outputs and "checksum" in description
     return Model(
         name=description["name"],
         glosses=glosses,
@@ -121,6 +132,8 @@ def _open_file(path: Path, threads: int) -> Model:
         run=lambda clips: np.concatenate([run_clip(runner, clip[None]) for clip in clips]),
         pad_to=description["frames"],
         stream=Stream(path, threads) if IMAGE in description["input"] else None,
+        embed=(lambda clips: np.concatenate([embed_clip(runner, clip[None]) for clip in clips])) if embeds else None,
+        checksum=description["checksum"] if embeds else "",
     )
 
 
@@ -134,7 +147,7 @@ def _open_run(study_name: str, run_name: str) -> Model:
             f"run {run_name} of {study.name} is not trained here: `make study STUDY={study.name}`"
         ) from None
     os.environ.setdefault("KERAS_BACKEND", backend)  # before Keras is imported, here
-    from lib.runs import open_run, predict_batch
+    from lib.runs import embed_batch, open_run, predict_batch
 
     poses = study.origin(spec).family().kind == "poses"
     run = open_run(study, run_name)
@@ -150,6 +163,8 @@ def _open_run(study_name: str, run_name: str) -> Model:
         run=lambda clips: predict_batch(model, clips),
         batch=BATCH,
         pad_to=PAD_TO,
+        embed=(lambda clips: embed_batch(model, clips)) if hasattr(model, "embed") else None,
+        checksum=run.checksum() if hasattr(model, "embed") else "",
     )
 
 

@@ -12,12 +12,14 @@ from lib.machine import cores
 from lib.predict.model import Model, probabilities, score
 from lib.predict.recordings import Input, Recording, recorder
 from lib.settings import StudyError
+from lib.signs import Signs
 
 
 class Answer(NamedTuple):
     """What a model says of a clip.
 
-    top: the likeliest glosses with their probabilities. known: whether the model knows the sign (see `score`).
+    top: the likeliest glosses with their probabilities, or the signs of one's own that are most like the clip with
+    their cosine similarities. known: whether the model knows the sign (see `score`); always of one's own signs.
     frames, seconds: the length of the clip; None where the frames have no rate.
     """
 
@@ -28,13 +30,17 @@ class Answer(NamedTuple):
     seconds: float | None
 
 
-def answer(model: Model, path: str, recording: Recording, top: int) -> Answer:
-    """Name the sign that a recording shows."""
+def answer(model: Model, path: str, recording: Recording, top: int, signs: Signs | None = None) -> Answer:
+    """Name the sign that a recording shows: one of the model's or, with `signs`, one of those, by similarity."""
+    seconds = round(recording.frames / recording.fps, 3) if recording.fps else None
+    if signs:
+        (vector,) = model.embeddings([recording.clip()])
+        named = [(gloss, round(float(alike), 4)) for gloss, alike in signs.rank(vector, top).items()]
+        return Answer(path, named, True, recording.frames, seconds)
     logits = model.logits([recording.clip()])
     (shares,) = probabilities(logits)
     order = np.argsort(-shares, kind="stable")[:top]
     named = [(model.glosses[number], round(float(shares[number]), 4)) for number in order]
-    seconds = round(recording.frames / recording.fps, 3) if recording.fps else None
     return Answer(path, named, bool(score(logits)[0] >= model.known_from), recording.frames, seconds)
 
 

@@ -19,6 +19,7 @@ from lib.optimizers import make_optimizer
 from lib.paths import replacing
 from lib.recipes import Training
 
+LOOKS = 50  # batches from one look at the loss to the next
 REPORTS = 20  # lines of progress in a training
 DRAWS = 1 << 16  # more than the random draws of one layer in one epoch
 BEST, LAST = "best.weights.h5", "last.weights.h5"
@@ -113,7 +114,7 @@ def fit(
             validation_data=feed(val),
             initial_epoch=epoch,
             epochs=min(until or recipe.epochs, recipe.epochs),
-            callbacks=callbacks,
+            callbacks=Callbacks(callbacks, add_history=True, model=model, steps=len(train)),
             verbose=0,
             shuffle=False,  # the batches shuffle themselves
         )
@@ -147,6 +148,21 @@ def feed(batches: keras.utils.PyDataset) -> Any:
         output_signature=tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes),
     )
     return data.apply(tf.data.experimental.assert_cardinality(len(batches)))
+
+
+class Callbacks(keras.callbacks.CallbackList):
+    """Callbacks that see what came of a batch only now and then: to look at the loss, the CPU waits for the GPU.
+
+    What they see is the mean since the epoch began, so a loss that is no number cannot be missed.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Pass on every LOOKS-th batch and the last of the epoch."""
+        if (batch + 1) % LOOKS == 0 or batch + 1 == self.params["steps"]:
+            super().on_train_batch_end(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Nothing: Progress looks at the end."""
 
 
 class Progress(keras.callbacks.Callback):

@@ -7,14 +7,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lib.data.augment import ClipAugment, PoseAugment, _view_matrix, augment_clip, augment_poses, resample, resize
+from lib.data.augment import ClipAugment, PoseAugment, _view_matrix, augment_clip, resample, resize
 from lib.data.layouts import LAYOUTS
+from lib.data.pose_augment import AugmentedPoses
 
 OPENPOSE = LAYOUTS["openpose-54"]
 LEFT, RIGHT, BODY = (OPENPOSE.parts[part] for part in ("left", "right", "body"))
 ALL_OF_POSES = PoseAugment(
     rotation=13, scale=0.2, shear=0.1, shift=0.1, noise=0.02, mirror=0.5, warp=0.3, speed=0.2, crop=0.2,
     frame_dropout=0.3, hand_dropout=0.5, splice=0.5, hand_rotation=15, hand_scale=0.2, hand_shear=0.1,
+    finger_rotation=20, time_mask=0.3, box=0.3,
 )  # fmt: skip
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -28,6 +30,13 @@ def clip_of(frames=20, layout=OPENPOSE, missing=0.2, seed=1):
     draw = rng(seed)
     present = (draw.random((frames, len(layout.joints), 1)) >= missing).astype(np.float32)
     return np.concatenate([draw.uniform(50, 200, (*present.shape[:2], 2)) * present, present], -1, dtype=np.float32)
+
+
+def augment_poses(clip, how, layout, generator, other=None):
+    """The clip augmented, alone in its batch and without padding."""
+    clips = [clip] if other is None else [clip, other]
+    poses = AugmentedPoses(clips, how, layout, "cpu", max_frames=10_000, pad_to=1)
+    return poses.batch(np.array([0]), np.array([len(clips) - 1]), generator)[0].numpy()
 
 
 def augmented(clip, seed=0, layout=OPENPOSE, other=None, **how):
@@ -340,7 +349,7 @@ def test_a_clip_of_one_joint_has_no_size_to_bring_to_that_of_another():
 
 def test_without_another_clip_nothing_is_spliced():
     clip = clip_of()
-    np.testing.assert_array_equal(augment_poses(clip, PoseAugment(splice=1, probability=0), OPENPOSE, rng()), clip)
+    np.testing.assert_allclose(augmented(clip, splice=1, probability=0), clip, rtol=1e-6)
 
 
 # --- Together ------------------------------------------------------------------------------------------------
@@ -370,7 +379,7 @@ def test_nothing_asked_is_nothing_changed():
 STRENGTHS = {
     "rotation": 20, "scale": 0.3, "shear": 0.3, "shift": 0.3, "noise": 0.1, "mirror": 1, "warp": 0.5,
     "speed": 0.3, "crop": 0.5, "frame_dropout": 0.9, "hand_dropout": 1, "splice": 1, "hand_rotation": 30,
-    "hand_scale": 0.3, "hand_shear": 0.3,
+    "hand_scale": 0.3, "hand_shear": 0.3, "finger_rotation": 60, "time_mask": 1, "box": 1,
 }  # fmt: skip
 
 

@@ -28,7 +28,12 @@ AHEAD = 2  # batches prepared while another is in use
 
 
 class Batches(keras.utils.PyDataset):
-    """What both kinds share: order, epochs and targets. A subclass reads the clips of a batch in `_read`."""
+    """What both kinds share: order, epochs and targets. A subclass reads the clips of a batch in `_read`.
+
+    on_gpu: whether batches are made on a GPU.
+    """
+
+    on_gpu = False
 
     def __init__(
         self,
@@ -117,6 +122,7 @@ class PoseBatches(Batches):
         from lib.data.pose_augment import AugmentedPoses
 
         device = keras.ops.zeros(()).device
+        self.on_gpu = device.type == "cuda"
         self.augmented = AugmentedPoses(self.clips, self.vary, layout, device, self.max_frames, self.pad_to)
         self.one_hot = torch.from_numpy(self.one_hot).to(device)
         # The clips in order of their glosses, and where each gloss begins. Without labels each clip is alone.

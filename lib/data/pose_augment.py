@@ -42,7 +42,8 @@ class PoseClips:
         before, after = (self.frames[self.first[rows, None] + number] for number in (low, high))
         both = before[:, :, 2:] * after[:, :, 2:] > 0
         nearest = torch.where(weight <= 0.5, before, after)
-        return torch.where(both, torch.lerp(before, after, weight), nearest) * (positions >= 0)[..., None, None]
+        sampled = torch.where(both, torch.lerp(before, after, weight), nearest)
+        return sampled * (positions >= 0).float()[..., None, None]
 
 
 def draw_positions(

@@ -15,6 +15,7 @@ from lib.data.near_copies import AS_IT_LIES, FITTED, distances, near_copies
 from lib.data.poses import read_landmarks
 from lib.data.sources import build_index, find_twins
 from lib.data.twins import COLUMNS, drop_twins, pair_up, read_twins
+from lib.data.wlasl import read_annotations
 from lib.paths import Paths
 from lib.study import load_study
 

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from lib.data.audit import audit
 from lib.data.holistic import FORM, VALUES
 from lib.data.poses import PoseStore
+from lib.data.twins import pair_up
 from lib.predictions import Predictions
 from lib.study import Study, load_study
 
@@ -353,3 +355,8 @@ def signing(number, frames, height=72, width=96):
 def write_video_of(path, number):
     """A video of `signing`."""
     encode_video(path.with_suffix(".mp4"), signing(number, 10 + number))
+
+
+def audited(index: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The audit of an index whose only twins are its identical clips, by check."""
+    return audit(index, study, pair_up(index, [], index["video_id"])).set_index("check")

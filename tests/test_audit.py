@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from helpers import audited
 from lib.data.audit import ALL, audit, coverage
 from lib.data.index import duplicates
 from lib.data.sources import build_index
@@ -37,17 +38,13 @@ def study(tmp_path):
     return SimpleNamespace(root=tmp_path, subset=2, sources=["hands"], split="official")
 
 
-def audited(index, study):
-    return audit(index, study, pair_up(index, [], index["video_id"]))
-
-
 @pytest.fixture
 def table(index, study):
-    return audited(index, study).set_index("check")
+    return audited(index, study)
 
 
 def test_columns_are_those_of_the_contract_and_checks_stand_once(index, study):
-    table = audited(index, study)
+    table = audit(index, study, pair_up(index, [], index["video_id"]))
     assert table.columns.tolist() == ["check", "count", "detail"]
     assert table["check"].is_unique
 
@@ -81,10 +78,10 @@ def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, stud
     for name in ("1.mp4", "sign.mp4", "1.part", ".lock"):
         (study.root / "videos" / name).touch()
     study.sources = ["videos"]
-    some = audited(index, study).set_index("check")
+    some = audited(index, study)
     assert some.loc["clips_missing"].tolist() == [1, "absent from at least one source"]
     assert some.loc["files_ignored"].tolist() == [1, "1 .part, such as 1.part"]
-    most = audited(index.assign(status=["present", "present", "present", *["missing"] * 5]), study).set_index("check")
+    most = audited(index.assign(status=["present", "present", "present", *["missing"] * 5]), study)
     assert most.loc["clips_missing"].tolist() == [5, (
         "absent from at least one source; videos: 1 of 8 official clips are there; looked for "
         "videos/2.mp4, found 1 others, such as 'videos/sign.mp4'; "
@@ -93,7 +90,7 @@ def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, stud
 
 
 def test_data_without_any_copy_have_no_duplicates(index, study):
-    table = audited(index.assign(content=index["video_id"]), study).set_index("check")
+    table = audited(index.assign(content=index["video_id"]), study)
     assert table.filter(like="duplicate", axis=0)["count"].tolist() == [0, 0, 0]
 
 
@@ -104,17 +101,17 @@ def test_missing_clips_are_no_duplicates_of_each_other(index):
 def test_own_clips_are_compared_with_no_published_counts_and_say_how_splits_were_made(index, study):
     study.subset, study.sources = 100, ["clips"]
     made = index.assign(split_from=["given", "signer-disjoint", *["given"] * 4, "file-disjoint", "file-disjoint"])
-    table = audited(made, study).set_index("check")
+    table = audited(made, study)
     assert table.loc["clips_official", "detail"] == "train 4 / val 1 / test 3"
     assert table.loc["splits_made"].tolist() == [3, "2 file-disjoint; 1 signer-disjoint"]
-    given = audited(index.assign(split_from="given"), study).set_index("check")
+    given = audited(index.assign(split_from="given"), study)
     assert given.loc["splits_made"].tolist() == [0, "all splits are given"]
     assert "annotation_disagreements" not in table.index
 
 
 def test_counts_that_differ_from_the_published_ones_are_said(index, study):
     study.subset = 100
-    detail = audited(index, study).set_index("check").loc["clips_official", "detail"]
+    detail = audited(index, study).loc["clips_official", "detail"]
     assert detail == "train 4 / val 1 / test 3, published: (1442, 338, 258)"
 
 
@@ -126,7 +123,7 @@ def test_disagreeing_annotation_files_are_listed(index, study):
         json.dumps([{"gloss": "book", "instances": [clip]}, {"gloss": "all", "instances": []}])
     )
     (folder / "nslt_2.json").write_text(json.dumps({"1": {"subset": "val", "action": [0, 1, 9]}}))
-    row = audited(index, study).set_index("check").loc["annotation_disagreements"]
+    row = audited(index, study).loc["annotation_disagreements"]
     assert row["count"] == 1
     assert row["detail"] == "1 split WLASL2.json / nslt_2.json: train / val"
 
@@ -171,7 +168,7 @@ def test_known_duplicates_of_the_real_hand_landmarks_are_found(wlasl_root, subse
         drop_duplicates=False,
         layout="hands-42",
     )
-    table = audited(build_index(study), study).set_index("check")
+    table = audited(build_index(study), study)
     assert table.loc["duplicate_groups", "count"] == REAL_DUPLICATES[subset]
     assert "24960 go (test) = 24961 go (train)" in table.loc["duplicate_groups_across_splits", "detail"]
     assert "05741 before (test) = 32253 last (test)" in table.loc["duplicate_groups_conflicting_labels", "detail"]

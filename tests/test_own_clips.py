@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.audit import audit, coverage
+from helpers import audited
+from lib.data.audit import coverage
 from lib.data.find import is_hidden
 from lib.data.index import read_index
 from lib.data.own_clips import ignored, name_missing, read_folder
@@ -297,7 +298,7 @@ def test_mistyped_lines_are_named_in_the_audit_with_the_file_that_may_be_meant(t
     for name in ("a.mp4", "c.mp4", "d.mp4"):
         write_video(tmp_path / name)
     lines = [*LINES, "videos/helo9.mp4,yes,,train", "nothing/like/it.mp4,yes,,train"]
-    table = audit(build_index(study(listing(tmp_path, *lines))), study(tmp_path)).set_index("check")
+    table = audited(build_index(study(listing(tmp_path, *lines))), study(tmp_path))
     assert table.loc["clips_missing"].tolist() == [3, (
         "clips.csv, line 3: b.mp4; clips.csv, line 6: videos/helo9.mp4 (did you mean 'videos/hello9.mp4'?); "
         "clips.csv, line 7: nothing/like/it.mp4"
@@ -315,7 +316,7 @@ def test_files_that_are_no_clips_are_counted_in_the_audit_with_an_example(tmp_pa
     touch(tmp_path, "README.txt", "train/yes/a.txt", "train/yes/b.TXT", "train/no/notes", "train/no/.DS_Store")
     touch(tmp_path, "val/no/Thumbs.db", "val/no/._1.mp4", "val/frames/1.bmp")
     (tmp_path / "val/no" / os.fsdecode(b"\xff.doc")).touch()
-    table = audit(build_index(study(tmp_path)), study(tmp_path)).set_index("check")
+    table = audited(build_index(study(tmp_path)), study(tmp_path))
     assert table.loc["files_ignored"].tolist() == [5, (
         "1 (no suffix), such as train/no/notes; 1 .bmp, such as val/frames/1.bmp; 1 .doc, such as val/no/\ufffd.doc; "
         "2 .txt, such as train/yes/a.txt"
@@ -416,7 +417,7 @@ def test_index_of_own_clips_is_written_and_read_back_unchanged(own):
 
 def test_audit_and_figures_work_on_own_clips_with_and_without_signers(own):
     index = build_index(study(own))
-    table = audit(index, study(own)).set_index("check")
+    table = audited(index, study(own))
     assert table.loc["duplicate_groups_across_splits", "detail"] == "a yes (train) = c yes (val)"
     assert table.loc["test_signers", "detail"] == "cat"
     assert table.loc["splits_made", "count"] == 0

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lib.data.audit import audit
+from helpers import audited
 from lib.data.sources import build_index, find_clips, read_clips
 from lib.data.video import frames, probe
 from lib.data.wlasl import read_annotations, read_outside
@@ -34,7 +34,7 @@ def index(small):
 
 
 def counts(index, small) -> dict[str, int]:
-    return audit(index, load_study("sample", small)).set_index("check")["count"].to_dict()
+    return audited(index, load_study("sample", small))["count"].to_dict()
 
 
 def ten(clips):

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.data.audit import audit
+from lib.data.find import locate
 from lib.data.near_copies import AS_IT_LIES, FITTED, distances, near_copies
+from lib.data.poses import read_landmarks
 from lib.data.sources import build_index, find_twins
 from lib.data.twins import COLUMNS, drop_twins, pair_up, read_twins
+from lib.data.wlasl import read_annotations
 from lib.paths import Paths
 from lib.study import load_study
 
@@ -78,6 +81,16 @@ def test_distance_ignores_rate_place_size_and_order_of_the_hands(rate, scale, x,
     changed = copy(clip, rate=rate, scale=(scale, scale), shift=(x, 0.0), trim=(trim, 0), noise=0.0005)
     assert distances(clip, changed)[1] <= FITTED
     assert distances(clip, performance(seed + 1))[0] > AS_IT_LIES
+
+
+def test_copy_that_was_detected_badly_is_found_where_it_lies_in_the_picture():
+    clip, blurred = performance(1), copy(performance(1), noise=0.01)
+    assert FITTED < distances(clip, blurred)[1] <= AS_IT_LIES
+    assert near_copies([*OTHERS, clip, blurred]) == [(12, 13)]
+
+
+def test_a_third_of_a_clip_is_no_copy_of_it():
+    assert near_copies([*OTHERS, performance(1), copy(performance(1), trim=(20, 20))]) == []
 
 
 def test_hands_that_a_detector_loses_do_not_hide_a_copy():
@@ -224,9 +237,16 @@ def test_every_study_of_hands_drops_twins(study, drops, tmp_path):
     assert load_study(study, tmp_path).drops_twins is drops
 
 
-def test_known_twins_of_the_real_hand_landmarks_are_found(wlasl_root):
-    study = SimpleNamespace(root=wlasl_root, subset=100, sources=["hands"], split="official", layout="hands-42")
-    twins = find_twins(study, build_index(study))
-    test = twins[(twins["split"] == "test") & (twins["twin_split"] == "train")]
-    assert test.groupby("kind")["video_id"].nunique()["identical"] == 8
-    assert (twins["kind"] == "near").sum() == 35
+def test_known_near_copies_of_the_real_hand_landmarks_are_found(wlasl_root):
+    places, _ = locate(wlasl_root, "hands", read_annotations(wlasl_root, 100)["video_id"])
+    clips = {video_id: read_landmarks(place.archive, place.name) for video_id, (place,) in places.items()}
+    names, contents = list(clips), list(clips.values())
+    found = {
+        tuple(sorted((names[i], names[j])))
+        for i, j in near_copies(contents)
+        if not np.array_equal(contents[i], contents[j])
+    }
+    assert found == {
+        ("00633", "64090"), ("05742", "32255"), ("05743", "32257"), ("17721", "17722"), ("24954", "24955"),
+        ("57948", "57949"),
+    }  # fmt: skip

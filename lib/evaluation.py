@@ -151,6 +151,40 @@ def score_run(run: "Run", model: "keras.Model") -> tuple[dict[str, Predictions],
     return predictions, pd.DataFrame(metrics).loc[shown]
 
 
+# ---- clips that are the same recording -----------------------------------------------------------------
+
+
+def without_twins(predictions: Predictions, twins: pd.DataFrame) -> np.ndarray:
+    """Which clips have no twin in the training split of all the data, whatever the twin's gloss: bool (n,).
+
+    twins: a row for a clip and another that is the same recording, columns video_id, gloss, split, twin, twin_gloss,
+    twin_split, kind (`identical`, byte by byte, or `near`).
+    """
+    return ~np.isin(predictions.video_id, twins.loc[twins["twin_split"] == "train", "video_id"])
+
+
+def other_glosses(predictions: Predictions, twins: pd.DataFrame) -> np.ndarray:
+    """The glosses, beside its own, of the clips that are identical to a clip: bool (n, classes).
+
+    Twins of glosses that are not in the predictions are left out; twins: as for `without_twins`.
+    """
+    rows = pd.Index(predictions.video_id).get_indexer(twins["video_id"])
+    columns = pd.Index(predictions.glosses).get_indexer(twins["twin_gloss"])
+    known = (rows >= 0) & (columns >= 0) & (twins["kind"] == "identical").to_numpy()
+    others = np.zeros(predictions.logits.shape, bool)
+    others[rows[known], columns[known]] = True
+    others[np.arange(len(others)), predictions.label] = False
+    return others
+
+
+def top1_either(predictions: Predictions, others: np.ndarray) -> float:
+    """Top-1 where the glosses of `other_glosses` are right, too, in [0, 1]; equal logits are ranked at random."""
+    accepted = others.copy()
+    accepted[np.arange(len(accepted)), predictions.label] = True
+    highest = predictions.logits == predictions.logits.max(axis=1, keepdims=True)
+    return float(((highest & accepted).sum(axis=1) / highest.sum(axis=1)).mean())
+
+
 # ---- which glosses are confused, and is the model sure of it? ------------------------------------------
 
 
@@ -168,12 +202,23 @@ def confusion(predictions: Predictions) -> pd.DataFrame:
     )
 
 
+def accuracy_per_gloss(predictions: Predictions) -> pd.DataFrame:
+    """Top-1 of each gloss that has clips: columns gloss, clips, accuracy in [0, 1].
+
+    The hardest gloss is first, of equally hard ones that with the most clips, as it is the surest.
+    """
+    clips = pd.DataFrame({"label": predictions.label, "right": top_k_credit(predictions, 1)})
+    table = clips.groupby("label")["right"].agg(clips="size", accuracy="mean").reset_index()
+    table.insert(0, "gloss", predictions.glosses[table.pop("label")])
+    return table.sort_values(["accuracy", "clips"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
 def most_confused(predictions: Predictions, count: int = 10) -> pd.DataFrame:
     """The `count` most frequent errors: columns gloss, predicted, clips, share (of the gloss's clips)."""
-    counts = confusion(predictions)
-    pairs = counts.reset_index().melt(id_vars="gloss", var_name="predicted", value_name="clips")
-    pairs["share"] = pairs["clips"] / pairs["gloss"].map(counts.sum(axis=1))
-    errors = pairs[(pairs["clips"] > 0) & (pairs["gloss"] != pairs["predicted"])]
+    glosses = predictions.glosses
+    clips = pd.DataFrame({"gloss": glosses[predictions.label], "predicted": glosses[predictions.logits.argmax(axis=1)]})
+    errors = clips[clips["gloss"] != clips["predicted"]].value_counts().reset_index(name="clips")
+    errors["share"] = errors["clips"] / errors["gloss"].map(clips["gloss"].value_counts())
     order = {"clips": False, "share": False, "gloss": True, "predicted": True}
     ranked = errors.sort_values(list(order), ascending=list(order.values()))
     return ranked.head(count).reset_index(drop=True)
@@ -214,7 +259,10 @@ def paired_test(a: Predictions, b: Predictions) -> dict[str, Any]:
     Returns n, both_right, only_a, only_b, both_wrong (clips), difference (share right of a minus b), p_value.
     Raises StudyError when the two do not hold the same clips with the same labels.
     """
-    a_right, b_right = _correct(a), _correct(b)[_rows_of(a, b)]
+    return _mcnemar(_correct(a), _correct(b)[_rows_of(a, b)])
+
+
+def _mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> dict[str, Any]:
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     discordant = only_a + only_b
     return {
@@ -235,7 +283,10 @@ def paired_tests(runs: dict[str, Predictions]) -> pd.DataFrame:
     """
     counts = ["n", "both_right", "only_a", "only_b", "both_wrong"]
     columns = ["a", "b", *counts, "difference", "p_value", "p_holm"]
-    rows = [{"a": a, "b": b, **paired_test(runs[a], runs[b])} for a, b in combinations(runs, 2)]
+    right = {run: _correct(predictions) for run, predictions in runs.items()}
+    rows = [
+        {"a": a, "b": b, **_mcnemar(right[a], right[b][_rows_of(runs[a], runs[b])])} for a, b in combinations(runs, 2)
+    ]
     table = pd.DataFrame(rows, columns=columns).sort_values("p_value", kind="stable", ignore_index=True)
     remaining = len(table) - np.arange(len(table))
     table["p_holm"] = (table["p_value"] * remaining).clip(upper=1).cummax()

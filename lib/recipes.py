@@ -16,6 +16,9 @@ from lib.models import FAMILIES, family_of
 from lib.settings import Settings, StudyError, load_yaml, parse
 
 
+RUNS = r"^[^/]+/[^/]+$"  # runs of a study: <study>/<name of the runs, without the seed>
+
+
 class Training(Settings):
     """Optimiser, schedule and regularisation of one training. One step is one batch."""
 
@@ -61,10 +64,25 @@ class Pretraining(Training):
     span: int = Field(1, ge=1, description="consecutive frames hidden together")
 
 
+class Distillation(Settings):
+    """What trained runs teach: their mean opinion of each clip, augmented as the student sees it, beside its gloss.
+
+    Hinton et al. 2015; one view for teacher and student as in Beyer et al. 2022.
+    """
+
+    teachers: str = Field(pattern=RUNS, description="the runs that teach, as <study>/<name of the runs>")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="of the teachers")
+    weight: float = Field(0.7, gt=0, le=1, description="of the teachers' opinion in the target; the gloss has the rest")
+
+
 class PoseRecipe(Recipe):
     """A recipe of a pose model."""
 
     max_frames: int = Field(250, ge=1, description="longer clips are resampled to this length")
+    start: str | None = Field(
+        None, pattern=RUNS, description="runs to start from, as <study>/<name of the runs>: that of the same seed"
+    )
+    distil: Distillation | None = None
     pretrain: Pretraining | None = None
     augment: PoseAugment = PoseAugment()
 

@@ -6,19 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-from lib.evaluation import METRICS, evaluate, rounded, wilson
+from lib.evaluation import METRICS, evaluate, other_glosses, rounded, top1_either, wilson, without_twins
 from lib.paths import replacing
 from lib.predictions import Predictions, RunFacts
 from lib.settings import StudyError
 from lib.study import Study
 
 PUBLISHED = Path(__file__).with_name("published.csv")
-SCORES = [*(name for name in METRICS if name != "loss"), "top1_full", "loss", "val_top1"]
+TWINS = ["video_id", "gloss", "split", "twin", "twin_gloss", "twin_split", "kind"]  # columns of twins.csv
+TWIN_SCORES = ["top1_untwinned", "top5_untwinned", "top1_either"]
+TWIN_FACTS = ["n_untwinned", "top1_untwinned_ci95", "n_either"]
+SCORES = [*(name for name in METRICS if name != "loss"), "top1_full", "loss", "val_top1", *TWIN_SCORES]
 MEASURED = [*SCORES, "train_seconds"]  # differ between the seeds of one recipe
 # fmt: off
 COLUMNS = [
     "run", "model", "variant", "recipe", "input", "frames", "size", "weights", "backend", "seed", "runs", "split",
-    "n", "n_missing", "top1_ci95", *SCORES, *(f"{score}_sd" for score in SCORES),
+    "n", "n_missing", "top1_ci95", *TWIN_FACTS, *SCORES, *(f"{score}_sd" for score in SCORES),
     "params_m", "gflops", "epochs", "train_seconds",
     "published_top1", "published_top5", "published_source",
 ]
@@ -53,6 +56,42 @@ def scores(study: Study, run: str) -> dict[str, Any]:
     return facts | rounded(evaluate(study.paths.predictions(run), facts["n_missing"]))
 
 
+def read_twins(study: Study) -> pd.DataFrame | None:
+    """tables/twins.csv of the study's report, every value a str; None where it has none.
+
+    A row is a clip of the study and another clip, of any gloss and split of the largest annotation file, that is the
+    same recording: see `lib.evaluation.without_twins`. Raises StudyError when a column is missing.
+    """
+    path = study.paths.table("twins.csv")
+    if not path.is_file():
+        return None
+    twins = pd.read_csv(path, dtype=str, keep_default_na=False)  # a gloss may read like a missing value
+    if lacking := sorted({*TWINS} - {*twins}):
+        raise StudyError(f"{path}: lacks the column(s) {', '.join(lacking)}; run `make study STUDY={study.name}`")
+    return twins
+
+
+def twin_scores(predictions: Predictions, twins: pd.DataFrame | None) -> dict[str, Any]:
+    """What the twins of test clips leave of an accuracy, rounded to 6 digits; all None where no twins are known.
+
+    `n_untwinned` clips have no twin in training; top1_untwinned, its Wilson 95 % interval and top5_untwinned are of
+    these. `n_either` clips are identical to one of another gloss of the predictions; top1_either, of all clips, takes
+    either gloss as right.
+    """
+    if twins is None:
+        return dict.fromkeys([*TWIN_FACTS, *TWIN_SCORES])
+    kept, others = without_twins(predictions, twins), other_glosses(predictions, twins)
+    left = rounded(evaluate(predictions.of(kept))) if kept.any() else {}
+    return {
+        "n_untwinned": int(kept.sum()),
+        "top1_untwinned": left.get("top1"),
+        "top1_untwinned_ci95": left.get("top1_ci95"),
+        "top5_untwinned": left.get("top5"),
+        "n_either": int(others.any(axis=1).sum()),
+        "top1_either": round(top1_either(predictions, others), 6),
+    }
+
+
 def read_predictions(study: Study, split: str = "test") -> dict[str, Predictions]:
     """The predictions of every run by its name. Raises StudyError when a file is absent or broken."""
     return {run: Predictions.load(study.paths.predictions(run, split)) for run in study.run_names()}
@@ -63,32 +102,37 @@ def comparison(study: Study) -> pd.DataFrame:
 
     Fractions are in [0, 1], `top1_ci95` is [low, high], `val_top1` the top-1 on the validation split. Several seeds of
     one recipe are followed by their mean, named like `spobet-plus (mean of 3)`, with their number as `runs`;
-    `<score>_sd` is then the sample standard deviation over the seeds, and empty in rows of one run.
+    `<score>_sd` is then the sample standard deviation over the seeds, and empty in rows of one run. TWIN_FACTS and
+    TWIN_SCORES, of `twin_scores`, are filled where the report has a table of twins.
     The published columns are filled where the study measures what was published; see `published`.
 
     Raises StudyError naming the run when its files are absent or broken, or when seeds saw different clips.
     """
+    twins = read_twins(study)
     rows: list[dict[str, Any]] = []
     for spec in study.runs:
-        seeds = [
-            {
-                "run": run,
-                "runs": 1,
-                **scores(study, run),
-                "val_top1": rounded(evaluate(study.paths.predictions(run, "val")))["top1"],
-            }
-            for run, _ in spec.runs()
-        ]
+        seeds = [row_of(study, run, twins) for run, _ in spec.runs()]
         rows += seeds
         if len(seeds) > 1:
             rows.append(_mean_row(spec.title, seeds))
     return pd.DataFrame([row | published(study, row["model"], row["variant"]) for row in rows], columns=COLUMNS)
 
 
+def row_of(study: Study, run: str, twins: pd.DataFrame | None) -> dict[str, Any]:
+    """The row of one run in `comparison`, without the published columns."""
+    return {
+        "run": run,
+        "runs": 1,
+        **scores(study, run),
+        **twin_scores(Predictions.load(study.paths.predictions(run)), twins),
+        "val_top1": rounded(evaluate(study.paths.predictions(run, "val")))["top1"],
+    }
+
+
 def _mean_row(title: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """The first seed's facts with the mean and sample standard deviation of what is measured.
 
-    Its interval is Wilson's for the mean top-1 on the n clips: what the choice of clips leaves open.
+    Its intervals are Wilson's for the mean top-1 on the clips: what the choice of clips leaves open.
     """
     if len({(row["n"], row["n_missing"]) for row in seeds}) > 1:
         names = ", ".join(f"{row['run']} {row['n']}" for row in seeds)
@@ -97,8 +141,16 @@ def _mean_row(title: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     means = table[MEASURED].astype(float).mean().to_dict()
     spreads = table[SCORES].astype(float).std(ddof=1).add_suffix("_sd").to_dict()
     name = f"{title} (mean of {len(seeds)})"
-    interval = [round(bound, 6) for bound in wilson(means["top1"] * n, n)]
-    return seeds[0] | means | spreads | {"run": name, "runs": len(seeds), "seed": None, "top1_ci95": interval}
+    intervals = {"top1_ci95": _interval(means["top1"], n)}
+    if untwinned := seeds[0]["n_untwinned"]:
+        intervals["top1_untwinned_ci95"] = _interval(means["top1_untwinned"], untwinned)
+    weights = ", ".join(dict.fromkeys(row["weights"] for row in seeds if row["weights"])) or None
+    own = {"run": name, "runs": len(seeds), "seed": None, "weights": weights}  # seeds may start from several runs
+    return seeds[0] | means | spreads | intervals | own
+
+
+def _interval(share: float, n: int) -> list[float]:
+    return [round(bound, 6) for bound in wilson(share * n, n)]
 
 
 def published(study: Study, model: str, variant: str) -> dict[str, Any]:
@@ -126,32 +178,58 @@ def published(study: Study, model: str, variant: str) -> dict[str, Any]:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text to print: percent with one decimal, and mean ± standard deviation over seeds.
 
-    One row per row of `comparison`, in its order; `top-1, absent wrong` is top1_full, where clips are absent.
-    Published percents keep their two decimals. Columns that are empty throughout are left out.
+    One row per row of `comparison`, in its order; where test clips have twins in training, a second one with the
+    figures of the clips without. `top-1, absent wrong` is top1_full, where clips are absent; `weights`, what the runs
+    started from, where not all started from random weights. Published percents keep their two decimals. Columns that
+    are empty throughout are left out.
     """
-    text = pd.DataFrame([_readable_row(row) for row in table.to_dict("records")])
-    return text.loc[:, (text != "").any()]
+    rows = table.to_dict("records")
+    text = pd.DataFrame([text for row in rows for text in (_readable_row(row), _untwinned_row(row)) if text])
+    if text["weights"].isin(["scratch", ""]).all():
+        text = text.drop(columns="weights")
+    return text.fillna("").loc[:, lambda all_: (all_ != "").any()]
 
 
 def _readable_row(row: dict[str, Any]) -> dict[str, str]:
-    low, high = row["top1_ci95"]
     frames = "" if pd.isna(row["frames"]) else f", {row['frames']:.0f} frames"
     size = "" if pd.isna(row["size"]) else f", {row['size']:.0f}²"
     titled = {metric.title: _percent(row, name) for name, metric in METRICS.items() if metric.title}
     return {
         "run": row["run"],
         "input": f"{row['input']}{frames}{size}",
+        "weights": row["weights"] or "",
         "params (M)": _number(row["params_m"], ".2f"),
         "GFLOPs": _number(row["gflops"], ".2f"),
         "training (min)": _number(row["train_seconds"], ".1f", scale=1 / 60),
         "val top-1": _percent(row, "val_top1"),
+        "test clips": f"{row['n']}, all present" if _has_twins(row) else "",
         "top-1": titled.pop("top-1"),
-        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+        "95 % interval": _span(row["top1_ci95"]),
         **titled,
+        "top-1, either gloss": _percent(row, "top1_either") if row["n_either"] else "",
         "top-1, absent wrong": _percent(row, "top1_full") if row["n_missing"] else "",
         "published top-1": _number(row["published_top1"], ".2f", scale=100),
         "published top-5": _number(row["published_top5"], ".2f", scale=100),
     }
+
+
+def _untwinned_row(row: dict[str, Any]) -> dict[str, str]:
+    """The second row of a run, {} where no test clip has a twin in training."""
+    if not _has_twins(row):
+        return {}
+    text = {"run": row["run"], "weights": "", "test clips": f"{row['n_untwinned']:.0f}, no twin in training"}
+    if row["n_untwinned"]:
+        text |= {"top-1": _percent(row, "top1_untwinned"), "95 % interval": _span(row["top1_untwinned_ci95"])}
+        text |= {"top-5": _percent(row, "top5_untwinned")}
+    return text
+
+
+def _has_twins(row: dict[str, Any]) -> bool:
+    return pd.notna(row["n_untwinned"]) and row["n_untwinned"] < row["n"]
+
+
+def _span(interval: list[float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def _percent(row: dict[str, Any], name: str) -> str:
@@ -167,7 +245,7 @@ def _number(value: float | None, form: str, scale: float = 1) -> str:
 def comparison_markdown(study: Study, table: pd.DataFrame) -> str:
     """The comparison as a Markdown page: what was measured, the table with means in bold, the sources."""
     text = readable(table)
-    means = table["runs"] > 1
+    means = text["run"].isin(table.loc[table["runs"] > 1, "run"])
     text.loc[means, "run"] = "**" + text.loc[means, "run"] + "**"
     published_for = table.dropna(subset="published_source").groupby("published_source", sort=False)["model"].unique()
     parts = [
@@ -195,6 +273,26 @@ def _notes(study: Study, table: pd.DataFrame) -> list[str]:
             notes.append(
                 f"**Measured on {n} of the {n + n_missing} clips of the {whole}**, those present. "
                 f"“absent wrong” counts the {n_missing} others as errors."
+            )
+    return notes + _twin_notes(table)
+
+
+def _twin_notes(table: pd.DataFrame) -> list[str]:
+    """How many test clips have twins; nothing where that is not known."""
+    notes, counts = [], table[["n", "n_untwinned", "n_either"]].dropna().drop_duplicates().astype(int)
+    for n, untwinned, either in counts.itertuples(index=False):
+        if untwinned == n:
+            notes.append("No test clip has a twin, the same recording once more, in the training clips of any gloss.")
+        else:
+            notes.append(
+                f"**{n - untwinned} of the {n} test clips have a twin in training**: the same recording, identical or "
+                "nearly so, under any gloss, in the training split of the largest annotation file. The second row of "
+                "a run is without them."
+            )
+        if either:
+            notes.append(
+                f"{either} of the {n} test clips are byte-identical to a clip of another gloss of this study, so that "
+                "no answer is right for both; “top-1, either gloss” takes both as right."
             )
     return notes
 

@@ -28,8 +28,9 @@ from lib.paths import home, replacing
 from lib.predictions import Predictions
 from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened, with_defaults
 from lib.settings import StudyError, explain
-from lib.study import Study
+from lib.study import Study, load_study
 from lib.training import BEST, compute_in_float32, fit, prepare
+from lib.transfer import lesson, start_from
 
 IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
 FIRST = 0.3  # of the labels, where withheld glosses are; of WLASL2000's from hands, 3 of 4 have six clips or more there
@@ -40,6 +41,20 @@ def open_run(study: Study, name: str) -> Run:
     """Open a run as the kind that its model asks for. Raises StudyError when its recipe or its clips are missing."""
     spec, _ = study.find_run(name)
     return (PoseRun if study.origin(spec).family().kind == "poses" else ClipRun)(study, name)
+
+
+def find_seed(study: Study, place: str, seed: int) -> tuple[Study, str]:
+    """Find the run of a seed among "<study>/<name of its runs>": its study, on the same data root, and its name.
+
+    Raises StudyError when there is no such study or run.
+    """
+    name, _, title = place.partition("/")
+    other = load_study(name, study.root)
+    runs = {number: run for spec in other.runs if spec.title == title for run, number in spec.runs()}
+    if seed not in runs:
+        there = ", ".join(other.run_names())
+        raise StudyError(f"study {name} has no run of '{title}' with seed {seed}; its runs: {there}")
+    return other, runs[seed]
 
 
 class Run:
@@ -119,14 +134,19 @@ class Run:
         except ValidationError as error:
             raise StudyError(f"recipe {self.recipe}, options: {explain(error, config_of(self.config.model))}") from None
 
+    def best(self) -> Path:
+        """File of the best weights. Raises StudyError when the run was not trained on this machine."""
+        path = self.folder / "train" / BEST
+        if not path.is_file():
+            raise StudyError(f"{path} is missing: train the run first (make study STUDY={self.study.name})")
+        return path
+
     def trained(self) -> keras.Model:
         """The model with its best weights, on the CPU, in float32.
 
         Raises StudyError when the run was not trained on this machine.
         """
-        path = self.folder / "train" / BEST
-        if not path.is_file():
-            raise StudyError(f"{path} is missing: train the run first (make study STUDY={self.study.name})")
+        path = self.best()
         with keras.device("cpu"):
             model = Run.build(self)  # a ClipRun's own `build` would load published weights as well
             model.load_weights(path)
@@ -134,8 +154,8 @@ class Run:
         return model
 
     def checksum(self) -> str:
-        """SHA-256 of the file of its best weights. Raises OSError when the run was not trained on this machine."""
-        return hashlib.sha256((self.folder / "train" / BEST).read_bytes()).hexdigest()
+        """SHA-256 of the file of its best weights; see `best`."""
+        return hashlib.sha256(self.best().read_bytes()).hexdigest()
 
     def pretrain(self, model: keras.Model) -> pd.DataFrame:
         """Pre-train the model without labels if the recipe asks for it. Returns the history, otherwise empty."""
@@ -245,6 +265,22 @@ class PoseRun(Run):
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
         self.layout = LAYOUTS[study.layout]
 
+    def build(self) -> keras.Model:
+        """Build the model with the weights that the recipe starts from. Raises StudyError when there are none."""
+        model = super().build()
+        if self.config.start:
+            start_from(model, self, open_run(*find_seed(self.study, self.config.start, self.seed)))
+        return model
+
+    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True, **options: Any) -> PoseBatches:
+        """See Run; in training, the targets are those of the teachers where the recipe has them."""
+        batches = super().batches(split, recipe, vary=vary, targets=targets, **options)
+        if self.config.distil and vary and targets:
+            how = self.config.distil
+            teachers = [open_run(*find_seed(self.study, how.teachers, seed)) for seed in how.seeds]
+            batches.teach = lesson(self, teachers, how.weight)
+        return batches
+
     def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> PoseBatches:
         def augment(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             return augment_poses(clip, self.config.augment, self.layout, rng, other)
@@ -271,7 +307,11 @@ class PoseRun(Run):
     def _input(self) -> dict[str, Any]:
         """The frames are the median in train, before long clips are shortened."""
         frames = int(np.median(self.content()["frames"]))
-        return {"input": self.study.layout, "frames": frames, "size": None, "weights": "scratch"}
+        weights = "scratch"
+        if self.config.start:
+            study, run = find_seed(self.study, self.config.start, self.seed)
+            weights = f"{study.name}/{run}"
+        return {"input": self.study.layout, "frames": frames, "size": None, "weights": weights}
 
     def show(self, split: str) -> tuple[str, str, np.ndarray]:
         """The first clip of a split that can be drawn: its id, gloss and poses, shortened as the model reads them.

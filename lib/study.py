@@ -101,7 +101,7 @@ class StudyFile(_Strict):
     subset: Annotated[int, Field(ge=2)]  # number of glosses; for one's own clips, all of them
     sources: Annotated[list[Source], Field(min_length=1)]  # a clip is present when readable in all of these
     split: Literal["official", "signer-disjoint"]  # official: of own clips, given or made (lib/data/index.py)
-    drop_duplicates: bool = False
+    drop_duplicates: bool | None = None  # drop twins (lib/data/twins.py); without it, where the sources have hands
     clips: ClipStore = ClipStore()
     layout: Literal[tuple(LAYOUTS)] | None = None  # of keypoints, hands and poses
     searches: list[SearchSpec] = []
@@ -130,6 +130,11 @@ class StudyFile(_Strict):
     def pose_source(self) -> str:
         """The first source that holds the joints of the layout, "" if none does."""
         return next((source for source in self.sources if self.layout in HELD.get(source, ())), "")
+
+    @property
+    def drops_twins(self) -> bool:
+        """Whether nothing is trained on twins of the clips that are validated and tested on."""
+        return "hands" in self.sources if self.drop_duplicates is None else self.drop_duplicates
 
     @model_validator(mode="after")
     def _check_precisions(self) -> Self:

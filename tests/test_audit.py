@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from lib.data.audit import ALL, audit, coverage
+from lib.data.index import duplicates
 from lib.data.sources import build_index
+from lib.data.twins import pair_up
 from lib.figures import data as figures
 
 CLIPS = [  # video_id, gloss, label, split, signer, status, content
@@ -18,7 +20,7 @@ CLIPS = [  # video_id, gloss, label, split, signer, status, content
     ("5", "all", 1, "train", None, "present", "y"),
     ("6", "all", 1, "test", 8, "present", "z"),
     ("7", "book", 0, "test", 9, "present", "z"),
-    ("8", "all", 1, "train", 9, "dropped: same content in test", "x"),
+    ("8", "all", 1, "train", 9, "dropped: twin of 2 (test)", "x"),
 ]
 
 
@@ -35,13 +37,17 @@ def study(tmp_path):
     return SimpleNamespace(root=tmp_path, subset=2, sources=["hands"], split="official")
 
 
+def audited(index, study):
+    return audit(index, study, pair_up(index, [], index["video_id"]))
+
+
 @pytest.fixture
 def table(index, study):
-    return audit(index, study).set_index("check")
+    return audited(index, study).set_index("check")
 
 
 def test_columns_are_those_of_the_contract_and_checks_stand_once(index, study):
-    table = audit(index, study)
+    table = audited(index, study)
     assert table.columns.tolist() == ["check", "count", "detail"]
     assert table["check"].is_unique
 
@@ -75,10 +81,10 @@ def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, stud
     for name in ("1.mp4", "sign.mp4", "1.part", ".lock"):
         (study.root / "videos" / name).touch()
     study.sources = ["videos"]
-    some = audit(index, study).set_index("check")
+    some = audited(index, study).set_index("check")
     assert some.loc["clips_missing"].tolist() == [1, "absent from at least one source"]
     assert some.loc["files_ignored"].tolist() == [1, "1 .part, such as 1.part"]
-    most = audit(index.assign(status=["present", "present", "present", *["missing"] * 5]), study).set_index("check")
+    most = audited(index.assign(status=["present", "present", "present", *["missing"] * 5]), study).set_index("check")
     assert most.loc["clips_missing"].tolist() == [5, (
         "absent from at least one source; videos: 1 of 8 official clips are there; looked for "
         "videos/2.mp4, found 1 others, such as 'videos/sign.mp4'; "
@@ -87,24 +93,28 @@ def test_what_lies_there_instead_is_said_when_most_clips_are_missing(index, stud
 
 
 def test_data_without_any_copy_have_no_duplicates(index, study):
-    table = audit(index.assign(content=index["video_id"]), study).set_index("check")
+    table = audited(index.assign(content=index["video_id"]), study).set_index("check")
     assert table.filter(like="duplicate", axis=0)["count"].tolist() == [0, 0, 0]
+
+
+def test_missing_clips_are_no_duplicates_of_each_other(index):
+    assert duplicates(index.assign(content="")).empty
 
 
 def test_own_clips_are_compared_with_no_published_counts_and_say_how_splits_were_made(index, study):
     study.subset, study.sources = 100, ["clips"]
     made = index.assign(split_from=["given", "signer-disjoint", *["given"] * 4, "file-disjoint", "file-disjoint"])
-    table = audit(made, study).set_index("check")
+    table = audited(made, study).set_index("check")
     assert table.loc["clips_official", "detail"] == "train 4 / val 1 / test 3"
     assert table.loc["splits_made"].tolist() == [3, "2 file-disjoint; 1 signer-disjoint"]
-    given = audit(index.assign(split_from="given"), study).set_index("check")
+    given = audited(index.assign(split_from="given"), study).set_index("check")
     assert given.loc["splits_made"].tolist() == [0, "all splits are given"]
     assert "annotation_disagreements" not in table.index
 
 
 def test_counts_that_differ_from_the_published_ones_are_said(index, study):
     study.subset = 100
-    detail = audit(index, study).set_index("check").loc["clips_official", "detail"]
+    detail = audited(index, study).set_index("check").loc["clips_official", "detail"]
     assert detail == "train 4 / val 1 / test 3, published: (1442, 338, 258)"
 
 
@@ -116,7 +126,7 @@ def test_disagreeing_annotation_files_are_listed(index, study):
         json.dumps([{"gloss": "book", "instances": [clip]}, {"gloss": "all", "instances": []}])
     )
     (folder / "nslt_2.json").write_text(json.dumps({"1": {"subset": "val", "action": [0, 1, 9]}}))
-    row = audit(index, study).set_index("check").loc["annotation_disagreements"]
+    row = audited(index, study).set_index("check").loc["annotation_disagreements"]
     assert row["count"] == 1
     assert row["detail"] == "1 split WLASL2.json / nslt_2.json: train / val"
 
@@ -141,6 +151,13 @@ def test_figures_show_what_the_index_says(index):
     assert [container[0].get_width() for container in bars] == [8, 5]
 
 
+def test_the_figure_of_signers_says_where_none_is_known(index):
+    (axis,) = figures.signers(index.assign(signer=pd.array([None] * len(index), "Int64"))).axes
+    assert axis.get_title(loc="left") == "The annotations name no signer"
+    assert not axis.containers[0].patches
+    assert axis.get_legend() is None
+
+
 REAL_DUPLICATES = {100: 7, 300: 28}
 
 
@@ -154,7 +171,7 @@ def test_known_duplicates_of_the_real_hand_landmarks_are_found(wlasl_root, subse
         drop_duplicates=False,
         layout="hands-42",
     )
-    table = audit(build_index(study), study).set_index("check")
+    table = audited(build_index(study), study).set_index("check")
     assert table.loc["duplicate_groups", "count"] == REAL_DUPLICATES[subset]
     assert "24960 go (test) = 24961 go (train)" in table.loc["duplicate_groups_across_splits", "detail"]
     assert "05741 before (test) = 32253 last (test)" in table.loc["duplicate_groups_conflicting_labels", "detail"]

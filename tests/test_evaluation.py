@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,14 +12,18 @@ from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
 from lib.evaluation import (
+    accuracy_per_gloss,
     calibration,
     confusion,
     evaluate,
     expected_calibration_error,
     most_confused,
+    other_glosses,
     paired_test,
     paired_tests,
+    top1_either,
     wilson,
+    without_twins,
     write_metrics,
 )
 from lib.predictions import Predictions
@@ -245,6 +250,48 @@ def test_any_other_file_is_refused_in_one_line(tmp_path_factory, content):
         Predictions.load(path)
 
 
+# ---- the predictions file of many glosses
+
+
+def many_glosses(clips=40, classes=301, seed=0):
+    random = np.random.default_rng(seed)
+    return predictions(8 * random.normal(size=(clips, classes)), random.integers(0, classes, clips))
+
+
+def test_logits_of_many_glosses_are_float16_in_the_file_and_float32_in_memory(tmp_path):
+    given_ = many_glosses()
+    given_.save(tmp_path / "many.npz")
+    with np.load(tmp_path / "many.npz") as file:
+        assert file["logits"].dtype == np.float16
+    read = Predictions.load(tmp_path / "many.npz")
+    assert read.logits.dtype == np.float32
+    assert np.array_equal(read.logits, given_.logits)
+    assert evaluate(read) == evaluate(given_)
+    fresh = 8 * np.random.default_rng(0).normal(size=(40, 301))
+    assert 0 < np.abs(read.logits - fresh).max() <= 0.5 * np.spacing(np.float16(np.abs(fresh).max()))
+
+
+def test_logits_of_few_glosses_are_not_rounded(tmp_path):
+    given_ = many_glosses(classes=300)
+    given_.save(tmp_path / "few.npz")
+    fresh = 8 * np.random.default_rng(0).normal(size=(40, 300))
+    assert np.array_equal(Predictions.load(tmp_path / "few.npz").logits, fresh.astype(np.float32))
+
+
+def test_logits_that_float16_cannot_hold_are_refused():
+    with pytest.raises(StudyError, match=r"clip 00001 has logits that are not finite \(1 such"):
+        predictions(np.eye(2, 301, k=5) * [[1], [70_000]], [0, 0])
+
+
+def test_rounding_hides_no_difference_but_its_own():
+    one = many_glosses()
+    nearly = Predictions(one.video_id, one.label, one.logits * (1 + 6e-4), one.glosses)
+    assert not np.array_equal(nearly.logits, one.logits)
+    assert nearly.largest_difference(one) == 0
+    other = Predictions(one.video_id, one.label, one.logits * 1.01, one.glosses)
+    assert other.largest_difference(one) == pytest.approx(0.01 * np.abs(one.logits).max(), rel=0.2)
+
+
 # ---- metrics.json
 
 
@@ -273,6 +320,46 @@ def test_unknown_and_left_out_facts_are_named(tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
+# ---- twins
+
+# Of four glosses. Clip 0 has a near copy in training, 1 is identical to a clip of gloss 3, which is in test, 2 to one
+# in training whose gloss is not among the four, 3 to one in training of its own gloss; 4 has no twin.
+TWINS = pd.DataFrame(
+    [
+        ("00000", "gloss 0", "a", "gloss 1", "train", "near"),
+        ("00001", "gloss 1", "b", "gloss 3", "test", "identical"),
+        ("00002", "gloss 2", "c", "elsewhere", "train", "identical"),
+        ("00003", "gloss 3", "d", "gloss 3", "train", "identical"),
+        ("99999", "gloss 0", "e", "gloss 1", "train", "identical"),
+    ],
+    columns=["video_id", "gloss", "twin", "twin_gloss", "twin_split", "kind"],
+)
+OF_TWINS = predictions(np.eye(4)[[1, 3, 0, 3, 0]], [0, 1, 2, 3, 0])
+
+
+def test_clips_without_a_twin_in_training_are_found_whatever_its_kind_and_gloss():
+    assert without_twins(OF_TWINS, TWINS).tolist() == [False, True, False, False, True]
+    assert without_twins(OF_TWINS, TWINS[:0]).all()
+
+
+def test_other_glosses_are_those_of_identical_clips_that_the_study_has():
+    assert np.argwhere(other_glosses(OF_TWINS, TWINS)).tolist() == [[1, 3]]
+
+
+def test_either_gloss_of_an_identical_clip_is_right():
+    assert evaluate(OF_TWINS)["top1"] == 2 / 5
+    assert top1_either(OF_TWINS, other_glosses(OF_TWINS, TWINS)) == 3 / 5
+
+
+@given(
+    logits=arrays.arrays(np.float32, (7, 6), elements=st.sampled_from([-1.0, 0.0, 0.5])),
+    label=arrays.arrays(np.int32, 7, elements=st.integers(0, 5)),
+)
+def test_either_gloss_is_top1_where_no_clip_has_another(logits, label):
+    given_ = predictions(logits, label)
+    assert top1_either(given_, np.zeros((7, 6), bool)) == pytest.approx(evaluate(given_)["top1"])
+
+
 # ---- errors and calibration
 
 CONFUSED = predictions(logits=np.eye(3)[[0, 1, 1, 1, 2, 0]], label=[0, 0, 0, 1, 2, 2], glosses=["book", "drink", "who"])
@@ -285,6 +372,11 @@ def test_confusion_counts_true_in_rows_and_predicted_in_columns():
     assert counts.to_numpy().tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 1]]
 
 
+def test_accuracy_per_gloss_begins_with_the_hardest_and_leaves_out_glosses_without_clips():
+    given_ = predictions(np.eye(5)[[0, 1, 0, 0, 3, 0]], label=[0, 1, 1, 2, 3, 3], glosses=list("abcde"))
+    assert accuracy_per_gloss(given_).values.tolist() == [["c", 1, 0], ["b", 2, 0.5], ["d", 2, 0.5], ["a", 1, 1]]
+
+
 def test_most_confused_pairs_leave_out_what_is_right():
     table = most_confused(CONFUSED)
     assert table[["gloss", "predicted", "clips"]].values.tolist() == [
@@ -293,6 +385,16 @@ def test_most_confused_pairs_leave_out_what_is_right():
     ]
     assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 2])
     assert len(most_confused(CONFUSED, count=1)) == 1
+
+
+def test_equally_frequent_errors_are_ranked_by_share_and_then_by_name():
+    given_ = predictions(np.eye(3)[[1, 2, 0, 2, 2]], [0, 0, 1, 1, 1], glosses=["book", "drink", "who"])
+    assert most_confused(given_)[["gloss", "predicted", "clips"]].values.tolist() == [
+        ["drink", "who", 2],
+        ["book", "drink", 1],
+        ["book", "who", 1],
+        ["drink", "book", 1],
+    ]
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():

@@ -474,6 +474,19 @@ def test_a_file_is_compared_clip_by_clip_with_its_source():
         bundle.compare(other, source)
 
 
+def test_a_file_of_many_glosses_that_is_the_model_but_for_rounding_passes():
+    rng, glosses = np.random.default_rng(0), [f"gloss {number}" for number in range(301)]
+    logits, label = 8 * rng.normal(size=(400, 301)), rng.integers(0, 301, 400)
+    names = np.array([str(number) for number in range(400)])
+    source = Predictions(names, label, logits, np.array(glosses))
+    file = Predictions(names, label, logits + 1e-5 * rng.normal(size=logits.shape), np.array(glosses))
+    assert np.abs(source.logits - file.logits).max() > bundle.EXACT  # some are rounded up here and down there
+    row = {"precision": "float32", "flex_ops": 0, **bundle.compare(file, source)}
+    assert bundle.problem(row) == ""
+    other = Predictions(names, label, logits + 0.1 * rng.normal(size=logits.shape), np.array(glosses))
+    assert bundle.problem(row | bundle.compare(other, source)) != ""
+
+
 @pytest.mark.parametrize(("change", "said"), [
     ({}, ""), ({"max_abs_diff": 2e-3}, "differ by up to 0.002"), ({"agreement": 0.99}, "agrees on 99.0%"),
     ({"flex_ops": 1}, "1 operations that are not built in"),

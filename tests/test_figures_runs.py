@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.figures import runs
+from lib.evaluation import accuracy_per_gloss, calibration, confusion, most_confused
+from lib.figures import runs, save
 from lib.oracles import hyperband_plan
+from lib.predictions import Predictions
 
 
 def labels(ticks) -> list[str]:
@@ -70,6 +72,58 @@ def test_confusion_of_many_glosses_shows_the_most_confused_ones():
     (ax,) = runs.confusion_heatmap(square(counts), most=4).axes
     assert labels(ax.get_yticklabels()) == ["gloss 7", "gloss 20", "gloss 50", "gloss 80"]
     assert "4 most confused of 100" in ax.get_title(loc="left")
+
+
+def test_confusion_without_an_error_shows_the_first_glosses():
+    (ax,) = runs.confusion_heatmap(square(np.diag(np.full(9, 2))), most=3).axes
+    assert labels(ax.get_yticklabels()) == ["gloss 0", "gloss 1", "gloss 2"]
+
+
+def of_glosses(accuracies) -> pd.DataFrame:
+    glosses = [f"gloss {number}" for number in range(len(accuracies))]
+    return pd.DataFrame({"gloss": glosses, "clips": range(1, 1 + len(glosses)), "accuracy": accuracies})
+
+
+def test_accuracy_of_few_glosses_is_shown_of_each_and_counted():
+    counted, named = runs.accuracy_of_glosses(of_glosses([0.0, 0.55, 1.0])).axes
+    assert [bar.get_height() for bar in counted.patches] == [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert named.lines[0].get_xdata().tolist() == [0, 0.55, 1]
+    assert labels(named.get_yticklabels()) == ["gloss 0 (1)", "gloss 1 (2)", "gloss 2 (3)"]
+
+
+def test_of_many_glosses_the_hardest_and_the_easiest_are_named():
+    table = of_glosses([0.0, 0.1, 0.5, 0.9, 1.0, 1.0, 1.0])
+    _, named = runs.accuracy_of_glosses(table, most=4).axes
+    # Of the three that are always right, those with the most clips.
+    assert labels(named.get_yticklabels()) == ["gloss 0 (1)", "gloss 1 (2)", "gloss 5 (6)", "gloss 6 (7)"]
+    assert named.lines[0].get_xdata().tolist() == [0, 0.1, 1, 1]
+
+
+def test_figures_of_two_thousand_glosses_stay_small_and_their_labels_apart(tmp_path):
+    rng, classes = np.random.default_rng(0), 2000
+    label = rng.integers(0, classes, 1014)
+    label[:3] = 3
+    logits = rng.normal(size=(1014, classes)) + 4 * np.eye(classes)[label]
+    logits[:3, 1999] = 20
+    clips, glosses = np.array([f"{n:05d}" for n in range(1014)]), np.array([f"gloss {n}" for n in range(classes)])
+    test = Predictions(clips, label, logits, glosses)
+    figures = {
+        "confusion": runs.confusion_heatmap(confusion(test)),
+        "glosses": runs.accuracy_of_glosses(accuracy_per_gloss(test)),
+        "calibration": runs.calibration_curve(calibration(test), 0.1),
+    }
+    for name, figure in figures.items():
+        path = tmp_path / f"{name}.png"
+        save(figure, path)
+        assert path.stat().st_size < 60_000
+        assert np.max(figure.get_size_inches()) < 13
+        for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+            boxes = [tick.get_window_extent() for tick in axis.get_ticklabels() if tick.get_text()]
+            assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    (ax,) = figures["confusion"].axes
+    assert most_confused(test, 1).values.tolist()[0][:3] == ["gloss 3", "gloss 1999", 3]
+    assert {"gloss 3", "gloss 1999"} <= set(labels(ax.get_yticklabels()))
+    assert len(ax.get_yticklabels()) == 30
 
 
 def test_calibration_curve_shows_accuracy_over_confidence():

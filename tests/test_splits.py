@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.data.index import drop_duplicates, duplicates, make_splits, signer_disjoint
+from lib.data.index import make_splits, signer_disjoint
 from lib.data.wlasl import SPLITS, read_annotations
 from lib.settings import StudyError
 
@@ -144,47 +144,3 @@ def test_clip_without_a_split_goes_where_its_signer_is_and_the_rest_into_train()
     made = make_splits(clips)
     assert made["split"].tolist() == ["train", "val", "test", "test", "train", "train"]
     assert made["split_from"].tolist() == ["given"] * 3 + ["signer-disjoint"] * 3
-
-
-# ---- duplicates ----------------------------------------------------------------------------------------
-
-
-def index(*rows):
-    """Rows of (video_id, label, split, content)."""
-    table = pd.DataFrame(rows, columns=["video_id", "label", "split", "content"])
-    return table.assign(status=table["content"].map(lambda content: "present" if content else "missing"))
-
-
-def statuses(table):
-    return drop_duplicates(table).set_index("video_id")["status"].to_dict()
-
-
-def test_training_and_validation_copies_of_a_test_clip_are_dropped():
-    table = index(("a", 0, "train", "x"), ("b", 0, "val", "x"), ("c", 0, "test", "x"), ("d", 0, "train", "y"))
-    dropped = "dropped: same content in test"
-    assert statuses(table) == {"a": dropped, "b": dropped, "c": "present", "d": "present"}
-
-
-def test_copies_under_two_glosses_are_dropped_outside_test():
-    table = index(("a", 0, "train", "x"), ("b", 1, "val", "x"))
-    dropped = "dropped: same content under another gloss"
-    assert statuses(table) == {"a": dropped, "b": dropped}
-
-
-def test_test_clips_stay_even_when_their_labels_conflict():
-    assert statuses(index(("a", 0, "test", "x"), ("b", 1, "test", "x"))) == {"a": "present", "b": "present"}
-
-
-def test_harmless_copies_within_train_stay():
-    assert statuses(index(("a", 0, "train", "x"), ("b", 0, "train", "x"))) == {"a": "present", "b": "present"}
-
-
-def test_missing_clips_are_no_duplicates_of_each_other():
-    table = index(("a", 0, "train", ""), ("b", 1, "test", ""))
-    assert duplicates(table).empty
-    assert statuses(table) == {"a": "missing", "b": "missing"}
-
-
-def test_rows_and_their_order_stay():
-    table = index(("a", 0, "train", "x"), ("b", 0, "test", "x"))
-    pd.testing.assert_frame_equal(drop_duplicates(table).drop(columns="status"), table.drop(columns="status"))

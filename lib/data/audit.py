@@ -1,4 +1,4 @@
-"""The audit of a data set: coverage, unreadable files, duplicates, and signers that test shares with train."""
+"""The audit of a data set: coverage, unreadable files, duplicates, twins, and signers that test shares with train."""
 
 import os
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ import pandas as pd
 from lib.data.find import HALF, locate, other_files, shortfall
 from lib.data.index import duplicates, present
 from lib.data.own_clips import ignored, name_missing
+from lib.data.twins import KINDS, NEAR
 from lib.data.wlasl import PUBLISHED_COUNTS, SPLITS, disagreements
 from lib.study import Study
 
@@ -17,16 +18,19 @@ LISTED = 20  # clips or groups that a detail names; it gives the number of the o
 Row = tuple[str, int, str]
 
 
-def audit(index: pd.DataFrame, study: Study) -> pd.DataFrame:
+def audit(index: pd.DataFrame, study: Study, twins: pd.DataFrame) -> pd.DataFrame:
     """Check the index of a study: one row per check, with the columns check, count, detail.
 
+    twins: the table of `lib.data.twins.pair_up`; its rows may name clips that are not in the study.
+
     The name of a check says whether it counts clips, groups (of clips with identical content), signers or glosses.
-    "present" excludes clips that the duplicates policy dropped; duplicate checks cover all readable clips. Splits are
+    "present" excludes clips that were dropped as twins; duplicate checks cover all readable clips. Splits are
     those of the index, so a signer-disjoint study is audited on its own splits.
     Raises StudyError when the annotation files of study.root cannot be read.
     """
     covered = coverage(index)
-    rows = [*_clips(index, study), *_coverage(covered, index), *_duplicates(index), *_signers(index)]
+    rows = [*_clips(index, study), *_coverage(covered, index), *_duplicates(index), *_twins(index, twins)]
+    rows += _signers(index)
     if "clips" in study.sources:
         made = index["split_from"][index["split_from"] != "given"].value_counts().sort_index()
         detail = "; ".join(f"{count} {how}" for how, count in made.items())
@@ -127,6 +131,40 @@ def _duplicates(index: pd.DataFrame) -> list[Row]:
         ("duplicate_groups_conflicting_labels", int((labels > 1).sum()), _listed(named[labels > 1])),
         ("test_clips_conflicting_labels", len(in_conflict), detail + conflicts),
     ]
+
+
+def _twins(index: pd.DataFrame, twins: pd.DataFrame) -> list[Row]:
+    """Near-copies, what was dropped as a twin, and test clips whose twin is in the training split of any gloss."""
+    inside = twins["twin"].isin(index["video_id"])
+    near = twins[(twins["kind"] == NEAR) & ~(inside & (twins["twin"] < twins["video_id"]))]  # each pair once
+    across = near[near["split"] != near["twin_split"]]
+    dropped = index[index["status"].str.startswith("dropped: twin of ")]
+    rows = [
+        (
+            "near_copy_pairs",
+            len(near),
+            f"{int((~inside[near.index]).sum())} with a clip of another gloss; {_pairs(near)}",
+        ),
+        ("near_copy_pairs_across_splits", len(across), _pairs(across)),
+    ]
+    for split in ("train", "val"):
+        clips = dropped[dropped["split"] == split]
+        named = clips["video_id"] + " " + clips["status"].str.removeprefix("dropped: ")
+        rows.append((f"{split}_clips_dropped_as_twins", len(clips), _listed(named)))
+    trained = twins[(twins["split"] == "test") & (twins["twin_split"] == "train")]
+    for kind in KINDS:
+        pairs = trained[trained["kind"] == kind]
+        clips = pairs["video_id"].nunique()
+        other = pairs["video_id"][pairs["gloss"] != pairs["twin_gloss"]].nunique()
+        detail = f"{other} under another gloss, whether in the study or not; {_pairs(pairs)}"
+        rows.append((f"test_clips_with_{kind}_twin_in_train", clips, detail))
+    return rows
+
+
+def _pairs(twins: pd.DataFrame) -> str:
+    """Pairs of twins by name."""
+    first = twins["video_id"] + " " + twins["gloss"] + " (" + twins["split"] + ")"
+    return _listed(first + " = " + twins["twin"] + " " + twins["twin_gloss"] + " (" + twins["twin_split"] + ")")
 
 
 def _signers(index: pd.DataFrame) -> list[Row]:

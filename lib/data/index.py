@@ -2,7 +2,8 @@
 
 Notebook 01 writes what `lib.data.sources.build_index` found; notebooks 02 and 03 record the clips they could not store.
 `read_index` combines the three, so that all runs of a study use the same clips and can be compared clip by clip.
-Splits and the policy for duplicates are here, too; neither is random nor depends on the order of the rows.
+Splits are here, too; they are neither random nor depend on the order of the rows. What is done about duplicates is in
+`lib.data.twins`.
 """
 
 import hashlib
@@ -164,20 +165,3 @@ def duplicates(index: pd.DataFrame) -> pd.DataFrame:
     """The rows of readable clips that share their content with another clip."""
     readable = index[index["content"] != ""]
     return readable[readable["content"].duplicated(keep=False)]
-
-
-def drop_duplicates(index: pd.DataFrame) -> pd.DataFrame:
-    """Give duplicates in train and val that would distort results the status "dropped: <reason>"; all rows stay.
-
-    Dropped are clips whose content is also in the test split, and clips whose content also appears under another
-    gloss (one of the labels is wrong, and nobody knows which). Test clips always stay, so that results remain
-    comparable; the audit counts those with conflicting labels.
-    """
-    groups = duplicates(index).groupby("content")
-    in_test = groups["split"].transform(lambda splits: (splits == "test").any())
-    has_two_labels = groups["label"].transform("nunique") > 1
-    reason = pd.Series("", index=index.index)
-    reason[has_two_labels.index[has_two_labels]] = "dropped: same content under another gloss"
-    reason[in_test.index[in_test]] = "dropped: same content in test"
-    drops = (reason != "") & (index["split"] != "test") & (index["status"] == "present")
-    return index.assign(status=index["status"].mask(drops, reason))

@@ -13,13 +13,16 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.find import Place, locate, shortfall, walk
+from lib.data.hands import MISSING
 from lib.data.holistic import read_found
-from lib.data.index import drop_duplicates, signer_disjoint
+from lib.data.index import signer_disjoint
 from lib.data.layouts import LAYOUTS, Layout
+from lib.data.near_copies import near_copies
 from lib.data.own_clips import LISTING, name_missing, read_folder
 from lib.data.poses import keypoint_files, read_landmarks, read_openpose
+from lib.data.twins import pair_up
 from lib.data.video import probe
-from lib.data.wlasl import read_annotations
+from lib.data.wlasl import read_annotations, read_outside
 from lib.machine import cores
 from lib.settings import StudyError
 from lib.study import Study
@@ -70,7 +73,7 @@ def build_index(study: Study) -> pd.DataFrame:
     notes        str, what is odd in a readable clip, of all sources (and of clips.csv), joined by "; "; "" for nothing
     frame_start and frame_end are 0-based and half-open, in frames of the file; where n_frames is NA, at the
     annotation's rate (see `to_file_frames`). fps is the file's own rate if the first source knows it, else the
-    annotation's. The study's `split` and `drop_duplicates` are applied. Every file is read to its end.
+    annotation's. The study's `split` is applied; no twin is dropped (see `find_twins`). Every file is read to its end.
     Raises StudyError when annotations or a whole source are absent or broken, or a source holds none of the clips.
     """
     clips = list_clips(study)
@@ -80,8 +83,33 @@ def build_index(study: Study) -> pd.DataFrame:
             clips["split_from"] = "signer-disjoint"
     found = [read_clips(study, source, find_clips(study, source, clips)) for source in study.sources]
     rows = [_row(clip, [contents.get(clip["video_id"]) for contents in found]) for clip in clips.to_dict("records")]
-    index = pd.DataFrame(rows, index=clips.index).astype({"signer": clips["signer"].dtype, "n_frames": "Int64"})
-    return drop_duplicates(index) if study.drop_duplicates else index
+    return pd.DataFrame(rows, index=clips.index).astype({"signer": clips["signer"].dtype, "n_frames": "Int64"})
+
+
+def find_twins(study: Study, index: pd.DataFrame) -> pd.DataFrame:
+    """Find the twins of the present clips of an index: the table of `lib.data.twins.pair_up`.
+
+    Twins are identical clips of the index and, where the study reads hands, near-copies, among all clips of the data
+    root that have hands: also those of other glosses (see `read_outside`), with the split of their annotation file.
+    """
+    inside = index[index["status"] == "present"]
+    if "hands" not in study.sources:
+        return pair_up(inside, [], inside["video_id"])
+    columns = ["video_id", "gloss", "split"]
+    clips = pd.concat([inside[columns], read_outside(study.root, study.subset)[columns]], ignore_index=True)
+    places, _ = locate(study.root, "hands", clips["video_id"])
+    landmarks, contents = {}, {}  # each content once
+    for video_id, (place, *others) in tqdm(places.items(), desc="twins"):
+        try:
+            clip = read_landmarks(place.archive, place.name)
+        except StudyError:  # it is in no index as present
+            continue
+        if not others and (clip[..., :2] != MISSING).any():
+            contents[video_id] = _hash(clip)
+            landmarks.setdefault(contents[video_id], clip)
+    names = list(landmarks)
+    near = [(names[i], names[j]) for i, j in near_copies(list(landmarks.values()))]
+    return pair_up(clips.assign(content=clips["video_id"].map(contents).fillna("")), near, inside["video_id"])
 
 
 def _row(clip: dict, contents: list[Content | None]) -> dict:
@@ -205,11 +233,14 @@ def _read_keypoints(folder: Path, layout: Layout) -> Content:
 
 def _read_hands(place: Place) -> Content:
     landmarks = read_landmarks(place.archive, place.name)
-    digest = hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
     finite = np.isfinite(landmarks)
     odd = 0 if finite.all() else int((~finite[..., :2]).any((2, 3)).sum())
     notes = f"{odd} hands without a finite place, taken as missing" if odd else ""
-    return Content(str(place.path), len(landmarks), sha256=digest, notes=notes)
+    return Content(str(place.path), len(landmarks), sha256=_hash(landmarks), notes=notes)
+
+
+def _hash(landmarks: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
 
 
 def _read_poses(place: Place) -> Content:

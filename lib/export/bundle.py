@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -67,7 +66,7 @@ def compare(file: Predictions, source: Predictions) -> dict[str, float]:
         "agreement": file.agreement(source),
         "top1": evaluate(file)["top1"],
         "top1_source": evaluate(source)["top1"],
-        "max_abs_diff": float(np.abs(file.logits - source.logits).max()),
+        "max_abs_diff": file.largest_difference(source),
     }
 
 

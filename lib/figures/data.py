@@ -45,7 +45,10 @@ def clips_per_gloss(coverage: pd.DataFrame) -> Figure:
 
 
 def signers(index: pd.DataFrame, top: int = 40) -> Figure:
-    """Clips of the `top` most frequent signers, stacked by split; the title counts signers of both train and test."""
+    """Clips of the `top` most frequent signers, stacked by split; the title counts signers of both train and test.
+
+    Annotations that name no signer leave the figure empty, which it says.
+    """
     known = index[index["signer"].notna()]
     counts = pd.crosstab(known["signer"], known["split"]).reindex(columns=list(SPLITS), fill_value=0)
     order = counts.sum(axis=1).sort_values(ascending=False, kind="stable").index
@@ -63,6 +66,9 @@ def signers(index: pd.DataFrame, top: int = 40) -> Figure:
                    f"({min(top, len(order))} of {len(order)} signers shown)",
              xlabel="signer", ylabel="official clips")  # fmt: skip
     axis.legend(**BESIDE)
+    if counts.empty:
+        axis.set(title="The annotations name no signer", yticks=[])
+        axis.get_legend().remove()
     return figure
 
 

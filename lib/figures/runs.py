@@ -115,10 +115,14 @@ def confusion_heatmap(confusion: pd.DataFrame, most: int = READABLE_GLOSSES) -> 
     """
     shown = confusion
     if len(confusion) > most:
-        errors = confusion.to_numpy() + confusion.to_numpy().T
-        pairs = np.argsort(-np.triu(errors, k=1), axis=None, kind="stable")
-        by_pair = np.column_stack(np.unravel_index(pairs, errors.shape)).ravel()
-        glosses = confusion.index[np.sort(pd.unique(by_pair)[:most])]
+        counts = confusion.to_numpy()
+        cells = np.argwhere(counts)
+        errors = pd.DataFrame(np.sort(cells, axis=1)).assign(clips=counts[tuple(cells.T)])
+        pairs = (
+            errors[errors[0] != errors[1]].groupby([0, 1])["clips"].sum().sort_values(ascending=False, kind="stable")
+        )
+        ranked = pd.unique(np.r_[np.array([*pairs.index], int).ravel(), : len(counts)])  # glosses never confused last
+        glosses = confusion.index[np.sort(ranked[:most])]
         shown = confusion.loc[glosses, glosses]
     side = 2.5 + 0.28 * len(shown)
     figure, ax = subplots(size=(side + 0.5, side))
@@ -128,6 +132,32 @@ def confusion_heatmap(confusion: pd.DataFrame, most: int = READABLE_GLOSSES) -> 
     )  # fmt: skip
     number = f"all {len(confusion)}" if shown is confusion else f"{len(shown)} most confused of {len(confusion)}"
     ax.set(title=f"Clips by true and predicted gloss, {number} glosses", ylabel="true gloss")
+    return figure
+
+
+def accuracy_of_glosses(table: pd.DataFrame, most: int = READABLE_GLOSSES, title: str = "") -> Figure:
+    """How many glosses of `lib.evaluation.accuracy_per_gloss` have which accuracy, and that of each by name.
+
+    Of more than `most` glosses, the hardest half of `most` and the easiest half (of equally easy ones those with the
+    most clips) are named.
+    """
+    shown = table
+    if len(table) > most:
+        easiest = table.sort_values(["accuracy", "clips"], ascending=False, kind="stable").head(most // 2)
+        shown = pd.concat([table.head(most // 2), easiest.iloc[::-1]])
+    figure, (left, right) = subplots(1, 2, size=(9, 1.4 + 0.2 * max(len(shown), 10)), title=title)
+    left.hist(table["accuracy"], bins=np.linspace(0, 1, 11), color=sns.color_palette()[0])
+    left.set(xlabel="top-1 of a gloss", ylabel="glosses", title=f"all {len(table)} glosses that have clips")
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
+    place, clips = np.arange(len(shown)), shown["clips"].astype(str)
+    right.plot(shown["accuracy"], place, "o", color=sns.color_palette()[0])
+    right.set_yticks(place, shown["gloss"] + " (" + clips + ")", fontsize="small")
+    which = "all" if shown is table else f"the {most // 2} hardest and the {most // 2} easiest"
+    right.set(xlim=(-0.05, 1.05), ylim=(len(shown) - 0.5, -0.5), xlabel="top-1", title=f"{which} (clips)")
+    if shown is not table:
+        right.axhline(most // 2 - 0.5, color="grey", linestyle=":")
+    for ax in (left, right):
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
 

@@ -27,6 +27,7 @@ class SpobetConfig(Settings):
     layout: Literal[tuple(LAYOUTS)] = "openpose-54"
     normalisation: Literal["published", "robust"] = "published"
     motion: bool = Field(False, description="add each joint's place in the clip and its movement to the features")
+    slow_motion: bool = Field(False, description="with motion: add the movement over four frames as well")
     stride: int = Field(1, ge=1, description="frames per token")
     width: int = Field(64, ge=1)
     depth: int = Field(6, ge=1, description="encoder blocks")
@@ -39,6 +40,9 @@ class SpobetConfig(Settings):
     pool: bool = Field(False, description="the head reads the mean of all tokens beside the classification token")
     dropout: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
+    cosine: float | None = Field(
+        None, gt=0, description="logits are this times the cosine similarities of the clip and its glosses"
+    )
 
 
 def build_spobet(num_classes: int, config: SpobetConfig) -> Spobet:
@@ -54,11 +58,12 @@ class Spobet(keras.Model):
     def __init__(self, config: SpobetConfig, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
-        self.features = PoseFeatures(config.layout, config.normalisation, config.motion, name="features")
+        self.features = PoseFeatures(config, name="features")
         self.encoder = Encoder(config, name="encoder")
         self.pooled = layers.Dense(2 * config.width, activation="silu", name="pooled") if config.pool else None
         self.dropout = layers.Dropout(config.head_dropout)
-        self.head = layers.Dense(num_classes, dtype="float32", name="head")
+        head = {"units": num_classes, "dtype": "float32", "name": "head"}
+        self.head = CosineHead(config.cosine, use_bias=False, **head) if config.cosine else layers.Dense(**head)
 
     def call(self, poses: Any, training: bool = False) -> Any:
         return self.head(self.dropout(self.summary(poses, training=training), training=training))
@@ -77,9 +82,7 @@ class Spobet(keras.Model):
     def read(self, poses: Any) -> tuple[Any, Any]:
         """Logits (batch, num_classes) and embeddings (see `embed`), without computing anything twice."""
         summary = self.summary(poses)
-        vector = ops.cast(summary, "float32")
-        length = ops.sqrt(ops.sum(vector * vector, -1, keepdims=True) + EPSILON**2)
-        return self.head(summary), vector / length
+        return self.head(summary), unit_length(ops.cast(summary, "float32"), -1)
 
     def attention(self, poses: Any) -> Any:
         """Attention scores (batch, depth, heads, 1 + tokens, 1 + tokens); row and column 0: classification token.
@@ -87,6 +90,26 @@ class Spobet(keras.Model):
         A token stands for `config.stride` frames. Each row sums to 1; masked tokens get 0.
         """
         return ops.stack(self.encoder(*self.features(poses), training=False)[3], axis=1)
+
+
+class CosineHead(layers.Dense):
+    """Logits as cosine similarities times a scale: the length of neither vector counts.
+
+    A gloss of WLASL2000 has four training clips on average. As prototypes of equal length, glosses with few clips
+    compete on equal terms with those that have many.
+    """
+
+    def __init__(self, scale: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, x: Any) -> Any:
+        return self.scale * ops.matmul(unit_length(ops.cast(x, "float32"), -1), unit_length(self.kernel, 0))
+
+
+def unit_length(x: Any, axis: int) -> Any:
+    """Vectors along an axis, each divided by its length."""
+    return x / ops.sqrt(ops.sum(x * x, axis, keepdims=True) + EPSILON**2)
 
 
 class MaskedFrames(keras.Model):
@@ -243,6 +266,7 @@ def mean_token(x: Any, mask: Any) -> Any:
 
 EPSILON = 1e-6  # keeps the gradient of a square root finite; far below any length in pixels or image widths
 SHAPE_SCALE, MOVEMENT_SCALE = 2.0, 4.0  # bring fingers and movements to about the magnitude of places
+SLOW, SLOW_SCALE = 4, 2.0  # frames of the slow movement, and what brings it to the magnitude of places
 
 
 class PoseFeatures(layers.Layer):
@@ -252,12 +276,12 @@ class PoseFeatures(layers.Layer):
     since the previous frame, and whether each hand is present.
     """
 
-    def __init__(self, layout: str, normalisation: str, motion: bool, **kwargs: Any) -> None:
+    def __init__(self, config: SpobetConfig, **kwargs: Any) -> None:
         # Coordinates in pixels lose too much in bfloat16: features are always computed in float32.
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.layout = LAYOUTS[layout]
-        self.normalise = NORMALISATIONS[normalisation]
-        self.motion = motion
+        self.layout = LAYOUTS[config.layout]
+        self.normalise = NORMALISATIONS[config.normalisation]
+        self.motion, self.slow_motion = config.motion, config.motion and config.slow_motion
 
     def call(self, poses: Any) -> tuple[Any, Any]:
         xy, present = poses[..., :2], poses[..., 2:]
@@ -265,6 +289,8 @@ class PoseFeatures(layers.Layer):
         if self.motion:
             places = _place(xy, present)
             parts += [places, MOVEMENT_SCALE * movement(places, present)]
+        if self.slow_motion:
+            parts.append(SLOW_SCALE * movement(places, present, SLOW))
         batch, frames = ops.shape(xy)[0], ops.shape(xy)[1]
         flat = [ops.reshape(part, (batch, frames, 2 * len(self.layout.joints))) for part in parts]
         if self.motion:
@@ -285,10 +311,11 @@ def _masked_mean(values: Any, weights: Any) -> Any:
     return total / ops.maximum(ops.sum(weights, axis=(1, 2), keepdims=True), 1.0)
 
 
-def movement(places: Any, present: Any) -> Any:
-    """How far each joint moved since the previous frame; zero where it is missing in either."""
-    both = present[:, 1:] * present[:, :-1]
-    return ops.pad((places[:, 1:] - places[:, :-1]) * both, ((0, 0), (1, 0), (0, 0), (0, 0)))
+def movement(places: Any, present: Any, frames: int = 1) -> Any:
+    """How far each joint moved in so many frames; zero where it is missing at either end, and in the first frames."""
+    both = present[:, frames:] * present[:, :-frames]
+    moved = (places[:, frames:] - places[:, :-frames]) * both
+    return ops.pad(moved, ((0, 0), (frames, 0), (0, 0), (0, 0)))[:, : ops.shape(places)[1]]
 
 
 def published_normalisation(xy: Any, present: Any, layout: Layout) -> Any:

@@ -1,0 +1,90 @@
+"""Transfer between runs of pose models: weights to start from, and trained runs as teachers.
+
+Nothing that a run gets from another one may have seen what the run is judged on; see `refuse_twins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from lib.data.twins import read_twins
+from lib.settings import StudyError
+
+if TYPE_CHECKING:
+    from lib.runs import Run
+
+JUDGED = ["val", "test"]
+
+
+def refuse_twins(run: Run, source: Run) -> None:
+    """Raise StudyError when `source` was trained on a clip that `run` is validated or tested on, or on a twin of one.
+
+    See `lib.data.twins`; twins count whatever their gloss.
+    """
+    seen = set(source.taught("train")["video_id"])
+    judged = [video_id for split in JUDGED for video_id in run.clips(split)["video_id"]]
+    twins = read_twins(run.study)
+    twins = twins[twins["video_id"].isin(judged) & twins["twin"].isin(seen)]
+    pairs = [*((clip, clip) for clip in judged if clip in seen), *zip(twins["twin"], twins["video_id"], strict=True)]
+    if pairs:
+        (twin, clip), name = pairs[0], f"{source.study.name}/{source.name}"
+        problem = f"{name} was trained on {len(pairs)} clips that are, or equal, what {run.study.name} is judged on"
+        raise StudyError(f"{problem}, such as {twin} (clip {clip}); train {name} without them (run its notebook 01)")
+
+
+def start_from(model: keras.Model, run: Run, source: Run) -> None:
+    """Give the model of `run` the weights of a trained run of the same architecture.
+
+    The head gets what it has for the glosses that both know; the other glosses keep their random weights.
+    Raises StudyError when the source was not trained on this machine, differs in its options, or as `refuse_twins`.
+    """
+    refuse_twins(run, source)
+    trained = source.trained()
+    known = {gloss: label for label, gloss in enumerate(source.glosses)}
+    shared = [label for label, gloss in enumerate(run.glosses) if gloss in known]
+    theirs = [known[run.glosses[label]] for label in shared]
+    try:
+        for layer, other in zip(model.layers, trained.layers, strict=True):
+            weights = other.get_weights()
+            if layer is model.head:
+                weights = [_columns(own, new, shared, theirs) for own, new in zip(layer.get_weights(), weights, strict=True)]
+            layer.set_weights(weights)
+    except ValueError as error:
+        problem = f"recipe {run.recipe} starts from {source.study.name}/{source.name}, but their options differ"
+        raise StudyError(f"{problem} ({' '.join(str(error).split())}); use the same options") from error
+
+
+def _columns(own: np.ndarray, new: np.ndarray, shared: list[int], theirs: list[int]) -> np.ndarray:
+    """Own weights of a head (…, glosses), with those of the shared glosses replaced."""
+    own[..., shared] = new[..., theirs]
+    return own
+
+
+def lesson(run: Run, teachers: list[Run], weight: float) -> Callable[[Any, Any], Any]:
+    """The targets of a student: function (poses, one-hot targets) that returns targets (batch, glosses) summing to 1.
+
+    A target is `weight` times the mean of the teachers' probabilities for these poses, and the gloss for the rest.
+    Cross-entropy is linear in the target, so this is Hinton's loss at temperature 1.
+    Raises StudyError when a teacher was not trained here or knows other glosses, or as `refuse_twins`.
+    """
+    models = []
+    for teacher in teachers:
+        refuse_twins(run, teacher)
+        if teacher.glosses != run.glosses:
+            raise StudyError(f"recipe {run.recipe}: {teacher.study.name}/{teacher.name} knows other glosses")
+        models.append(teacher.build())
+        models[-1].load_weights(teacher.best())
+
+    def teach(poses: Any, targets: Any) -> Any:
+        import torch
+
+        with torch.no_grad():
+            opinions = [ops.softmax(model(poses, training=False)) for model in models]
+            return weight * sum(opinions) / len(models) + (1 - weight) * targets
+
+    return teach

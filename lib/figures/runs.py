@@ -384,22 +384,6 @@ def cost(tuners: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def few_shot_accuracy(table: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy on new signs by the number of examples with 95 % intervals, a line for each number of signs.
-
-    table: as `lib.few_shot.few_shot` gives it. Dotted: guessing.
-    """
-    figure, axes = subplots(size=(7, 4), title=title)
-    for number, (way, rows) in enumerate(table.groupby("way")):
-        errors = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-        axes.errorbar(rows["shot"], rows["accuracy"], errors, fmt="o-", capsize=3, label=f"among {way}")
-        axes.axhline(1 / way, color=f"C{number}", linestyle=":", linewidth=1)
-    axes.set(ylim=(0, 1.02), xlabel="examples of each new sign", ylabel="named right", xticks=table["shot"].unique())
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="lower right")
-    return figure
-
-
 def heatmaps(images: dict[str, np.ndarray], title: str = "", xlabel: str = "", ylabel: str = "") -> Figure:
     """Named matrices of positive and negative values side by side, on one scale of colours with white at zero."""
     figure, axes = subplots(1, len(images), size=(0.5 + 1.9 * len(images), 2.6), squeeze=False, title=title)

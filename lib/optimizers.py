@@ -89,7 +89,34 @@ def _in_few_passes() -> dict[str, type[keras.optimizers.Optimizer]]:
 
 
 class _ForAll:
-    """What concerns the gradients or the weights as a whole."""
+    """What concerns the gradients or the weights as a whole, and what is known without asking a GPU, which would wait.
+
+    done: the number of steps, as `iterations`, but in the memory of the CPU; None if only `iterations` knows it.
+    """
+
+    done: int | None = None
+
+    def build(self, variables: list) -> None:
+        super().build(variables)
+        self.done = None
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load the number of steps, too."""
+        super().load_own_variables(store)
+        self.done = None
+
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Count the step, too."""
+        super().apply(grads, trainable_variables)
+        self.done = self._count() + 1
+
+    def _count(self) -> int:
+        self.done = int(self.iterations) if self.done is None else self.done
+        return self.done
+
+    def _get_current_learning_rate(self) -> float:
+        with keras.device("cpu"):
+            return float(self._learning_rate(self._count()))
 
     def _clip_gradients(self, grads: list) -> list:
         import torch
@@ -104,7 +131,7 @@ class _ForAll:
 
         if self.use_ema:
             averages = _values(self._model_variables_moving_average)
-            keep = self.ema_momentum if int(self.iterations) else 0.0
+            keep = self.ema_momentum if self._count() else 0.0
             torch._foreach_lerp_(averages, _values(trainable_variables), 1 - keep)
 
     def _state(self, kept: list, variables: list) -> list:
@@ -121,13 +148,13 @@ class _AdamStep(_ForAll):
     def _apply_weight_decay(self, variables: list) -> None:
         """Nothing: it is part of the update."""
 
-    def _parallel_update_step(self, grads: list, variables: list, learning_rate: Any) -> None:
+    def _parallel_update_step(self, grads: list, variables: list, learning_rate: float) -> None:
         import torch
 
-        step = torch.tensor(float(self.iterations + 1), device=grads[0].device)
+        step = torch.full((), self._count() + 1.0, device=grads[0].device)
         # Keras adds epsilon to the root of the variance before its bias is corrected, torch afterwards.
-        epsilon = self.epsilon / math.sqrt(1 - self.beta_2 ** float(step))
-        options = {"lr": float(learning_rate), "beta1": self.beta_1, "beta2": self.beta_2, "eps": epsilon}
+        epsilon = self.epsilon / math.sqrt(1 - self.beta_2 ** (self._count() + 1))
+        options = {"lr": learning_rate, "beta1": self.beta_1, "beta2": self.beta_2, "eps": epsilon}
         options |= {"amsgrad": False, "maximize": False}
         groups: dict[float, list] = {}  # by weight decay
         for variable, grad in zip(variables, grads, strict=True):
@@ -141,7 +168,7 @@ class _AdamStep(_ForAll):
 
 
 class _RMSpropStep(_ForAll):
-    def _parallel_update_step(self, grads: list, variables: list, learning_rate: Any) -> None:
+    def _parallel_update_step(self, grads: list, variables: list, learning_rate: float) -> None:
         import torch
 
         squares = self._state(self._velocities, variables)
@@ -152,10 +179,10 @@ class _RMSpropStep(_ForAll):
         if self.momentum:
             moments = self._state(self._momentums, variables)
             torch._foreach_mul_(moments, self.momentum)
-            torch._foreach_addcdiv_(moments, grads, roots, value=float(learning_rate))
+            torch._foreach_addcdiv_(moments, grads, roots, value=learning_rate)
             torch._foreach_sub_(_values(variables), moments)
         else:
-            torch._foreach_addcdiv_(_values(variables), grads, roots, value=-float(learning_rate))
+            torch._foreach_addcdiv_(_values(variables), grads, roots, value=-learning_rate)
 
 
 def _values(variables: list) -> list:

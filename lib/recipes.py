@@ -15,7 +15,6 @@ from lib.data.augment import ClipAugment, PoseAugment
 from lib.models import FAMILIES, family_of
 from lib.settings import Settings, StudyError, load_yaml, parse
 
-
 RUNS = r"^[^/]+/[^/]+$"  # runs of a study: <study>/<name of the runs, without the seed>
 
 
@@ -35,6 +34,7 @@ class Training(Settings):
     average: float | None = Field(None, gt=0, lt=1, description="momentum of the moving average of the weights")
     batch_size: int = Field(32, ge=1)
     epochs: int = Field(50, ge=1)
+    validate_every: int = Field(1, ge=1, description="epochs from one validation and checkpoint to the next")
     early_stopping: int | None = Field(None, ge=1, description="patience in epochs")
     mixed_precision: bool = Field(False, description="bfloat16 where it is fast; weights stay float32")
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from lib.data.augment import augment_poses
 from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
@@ -282,11 +281,9 @@ class PoseRun(Run):
         return batches
 
     def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> PoseBatches:
-        def augment(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-            return augment_poses(clip, self.config.augment, self.layout, rng, other)
-
-        clips, longest = [self.poses[video_id] for video_id in ids], self.config.max_frames
-        return PoseBatches(clips, *data, max_frames=longest, vary=augment if vary else None, seed=self.seed)
+        clips, augment = [self.poses[video_id] for video_id in ids], self.config.augment if vary else None
+        form = {"max_frames": self.config.max_frames, "layout": self.layout}
+        return PoseBatches(clips, *data, **form, vary=augment, seed=self.seed)
 
     def digest(self) -> str:
         """Of the poses themselves."""

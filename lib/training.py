@@ -6,7 +6,8 @@ import ctypes
 import math
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lib.optimizers import make_optimizer
 from lib.paths import replacing
 from lib.recipes import Training
 
+LOOKS = 50  # batches from one look at the loss to the next
 REPORTS = 20  # lines of progress in a training
 DRAWS = 1 << 16  # more than the random draws of one layer in one epoch
 BEST, LAST = "best.weights.h5", "last.weights.h5"
@@ -97,28 +99,43 @@ def fit(
     Returns the history, one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    labelled = {"loss": loss, "metrics": ["accuracy"]} if classify else {}
-    # XLA takes nine times as long for a step of MoViNet on a CPU.
-    model.compile(make_optimizer(recipe, recipe.epochs * len(train)), jit_compile=False, **labelled)
     monitor = "val_accuracy" if classify else "val_loss"
-    epoch = _resume(model, folder / LAST, len(train))
-    callbacks = [Progress(recipe, train, folder, monitor, epoch), keras.callbacks.TerminateOnNaN(raise_error=True)]
-    callbacks += [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]  # MoViNet's is too large
-    if recipe.average is not None:
-        callbacks += [keras.callbacks.SwapEMAWeights()]  # after Progress, which saves the averaged weights
-    if not patience_is_over(read_history(folder / "history.csv"), monitor, recipe.early_stopping):
-        model.fit(
-            feed(train),
-            validation_data=feed(val),
-            initial_epoch=epoch,
-            epochs=min(until or recipe.epochs, recipe.epochs),
-            callbacks=callbacks,
-            verbose=0,
-            shuffle=False,  # the batches shuffle themselves
-        )
+    if not has_ended(read_history(folder / "history.csv"), monitor, recipe):
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+        labelled = {"loss": loss, "metrics": ["accuracy"]} if classify else {}
+        # XLA takes nine times as long for a step of MoViNet on a CPU.
+        model.compile(make_optimizer(recipe, recipe.epochs * len(train)), jit_compile=False, **labelled)
+        epoch, last = _resume(model, folder / LAST, len(train)), min(until or recipe.epochs, recipe.epochs)
+        callbacks = [Progress(recipe, train, folder, monitor, epoch), keras.callbacks.TerminateOnNaN(raise_error=True)]
+        # Without the graph, as MoViNet's is too large.
+        callbacks += [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+        if recipe.average is not None:
+            callbacks += [keras.callbacks.SwapEMAWeights()]  # after Progress, which saves the averaged weights
+        with _on_gpu(model, classify) if train.on_gpu else nullcontext():
+            model.fit(
+                feed(train),
+                validation_data=feed(val),
+                validation_freq=[*range(recipe.validate_every, last, recipe.validate_every), last],
+                initial_epoch=epoch,
+                epochs=last,
+                callbacks=Callbacks(callbacks, add_history=True, model=model, steps=len(train)),
+                verbose=0,
+                shuffle=False,  # the batches shuffle themselves
+            )
     model.load_weights(folder / BEST)
     return read_history(folder / "history.csv")
+
+
+@contextmanager
+def _on_gpu(model: keras.Model, classify: bool) -> Iterator[None]:
+    """Train on batches that are made on a GPU without having it wait for Python; see lib.graphs."""
+    from lib.graphs import numbers_made_on_device, recorded_step
+
+    with numbers_made_on_device():
+        if classify:
+            model.train_function = recorded_step(model)
+        yield
+        model.train_function = None
 
 
 def _resume(model: keras.Model, path: Path, steps: int) -> int:
@@ -149,6 +166,21 @@ def feed(batches: keras.utils.PyDataset) -> Any:
     return data.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 
+class Callbacks(keras.callbacks.CallbackList):
+    """Callbacks that see what came of a batch only now and then: to look at the loss, the CPU waits for the GPU.
+
+    What they see is the mean since the epoch began, so a loss that is no number cannot be missed.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Pass on every LOOKS-th batch and the last of the epoch."""
+        if (batch + 1) % LOOKS == 0 or batch + 1 == self.params["steps"]:
+            super().on_train_batch_end(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Nothing: Progress looks at the end."""
+
+
 class Progress(keras.callbacks.Callback):
     """Log and save a training so that it can be resumed after any kill, and stop it early.
 
@@ -162,7 +194,7 @@ class Progress(keras.callbacks.Callback):
         past = read_history(folder / "history.csv")
         past = past[past["epoch"] <= epoch]
         self.rows = past.to_dict("records")
-        self.best = max(SIGNS[monitor] * past[monitor], default=-math.inf)
+        self.best = max(SIGNS[monitor] * past[monitor].dropna(), default=-math.inf)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Set the epoch's batches and random numbers, so that a resumed training equals an uninterrupted one.
@@ -188,12 +220,17 @@ class Progress(keras.callbacks.Callback):
             _save_weights(self.model, self.folder / BEST)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write the history, decide on early stopping and save the last checkpoint, in this order."""
+        """Write the history, decide on early stopping and save the last checkpoint, in this order.
+
+        The last two only after epochs that are validated.
+        """
         logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.start})
         history = pd.DataFrame(self.rows)
         with replacing(self.folder / "history.csv") as partial:
             history.to_csv(partial, index=False)
+        if self.monitor not in logs:
+            return
         if patience_is_over(history, self.monitor, self.recipe.early_stopping):
             self.model.stop_training = True
         _save_weights(self.model, self.folder / LAST)
@@ -214,7 +251,12 @@ def patience_is_over(history: pd.DataFrame, monitor: str, patience: int | None) 
     """Whether the last `patience` epochs were no better than the best epoch before them; never with None."""
     if patience is None or history.empty:
         return False
-    return len(history) - 1 - int((SIGNS[monitor] * history[monitor]).to_numpy().argmax()) >= patience
+    return len(history) - 1 - int(np.nanargmax(SIGNS[monitor] * history[monitor].to_numpy())) >= patience
+
+
+def has_ended(history: pd.DataFrame, monitor: str, recipe: Training) -> bool:
+    """Whether a training with this history is over, so that its best weights are all that is needed."""
+    return len(history) >= recipe.epochs or patience_is_over(history, monitor, recipe.early_stopping)
 
 
 def read_history(path: Path) -> pd.DataFrame:

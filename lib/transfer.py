@@ -57,7 +57,9 @@ def start_from(model: keras.Model, run: Run, source: Run) -> None:
         for layer, other in zip(model.layers, trained.layers, strict=True):
             weights = other.get_weights()
             if layer is model.head:
-                weights = [_columns(own, new, shared, theirs) for own, new in zip(layer.get_weights(), weights, strict=True)]
+                weights = [
+                    _columns(own, new, shared, theirs) for own, new in zip(layer.get_weights(), weights, strict=True)
+                ]
             layer.set_weights(weights)
     except ValueError as error:
         problem = f"recipe {run.recipe} starts from {source.study.name}/{source.name}, but their options differ"
@@ -85,11 +87,13 @@ def lesson(run: Run, teachers: list[Run], weight: float) -> Callable[[Any, Any],
         models.append(teacher.build())
         models[-1].load_weights(teacher.best())
 
-    def teach(poses: Any, targets: Any) -> Any:
-        import torch
+    from torch import no_grad
 
-        with torch.no_grad():
+    from lib.graphs import Recorded
+
+    def teach(poses: Any, targets: Any) -> Any:
+        with no_grad():
             opinions = [ops.softmax(model(poses, training=False)) for model in models]
             return weight * sum(opinions) / len(models) + (1 - weight) * targets
 
-    return teach
+    return Recorded(teach)

@@ -3,18 +3,22 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.data.augment import ClipAugment, PoseAugment, _view_matrix, augment_clip, augment_poses, resample, resize
+from lib.data.augment import ClipAugment, PoseAugment, _view_matrix, augment_clip, resample, resize
 from lib.data.layouts import LAYOUTS
+from lib.data.pose_augment import AugmentedPoses, PoseClips
 
 OPENPOSE = LAYOUTS["openpose-54"]
 LEFT, RIGHT, BODY = (OPENPOSE.parts[part] for part in ("left", "right", "body"))
 ALL_OF_POSES = PoseAugment(
     rotation=13, scale=0.2, shear=0.1, shift=0.1, noise=0.02, mirror=0.5, warp=0.3, speed=0.2, crop=0.2,
     frame_dropout=0.3, hand_dropout=0.5, splice=0.5, hand_rotation=15, hand_scale=0.2, hand_shear=0.1,
+    finger_rotation=20, time_mask=0.3, box=0.3,
 )  # fmt: skip
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -28,6 +32,13 @@ def clip_of(frames=20, layout=OPENPOSE, missing=0.2, seed=1):
     draw = rng(seed)
     present = (draw.random((frames, len(layout.joints), 1)) >= missing).astype(np.float32)
     return np.concatenate([draw.uniform(50, 200, (*present.shape[:2], 2)) * present, present], -1, dtype=np.float32)
+
+
+def augment_poses(clip, how, layout, generator, other=None):
+    """The clip augmented, alone in its batch and without padding."""
+    clips = [clip] if other is None else [clip, other]
+    poses = AugmentedPoses(clips, how, layout, "cpu", max_frames=10_000, pad_to=1)
+    return poses.batch(np.array([0]), np.array([len(clips) - 1]), generator)[0].numpy()
 
 
 def augmented(clip, seed=0, layout=OPENPOSE, other=None, **how):
@@ -141,6 +152,23 @@ def test_a_hand_without_a_wrist_is_not_turned_in_that_frame():
     turned = augmented(clip, 3, hand_rotation=90)
     np.testing.assert_allclose(turned[3, LEFT], clip[3, LEFT], atol=1e-3)
     assert np.abs(turned[4, LEFT] - clip[4, LEFT]).max() > 1
+
+
+def test_some_fingers_turn_each_about_its_own_knuckle_within_the_asked_angle():
+    clip, angles = clip_of(5, missing=0), []
+    for seed in range(40):
+        turned = augmented(clip, seed, finger_rotation=30)
+        np.testing.assert_allclose(turned[:, BODY], clip[:, BODY], rtol=1e-6)
+        for hand in (LEFT, RIGHT):
+            np.testing.assert_allclose(turned[:, hand.start], clip[:, hand.start], rtol=1e-6)
+            before, after = (c[:, hand, :2][:, 1:].reshape(5, 5, 4, 2) for c in (clip, turned))
+            np.testing.assert_allclose(after[:, :, 0], before[:, :, 0], rtol=1e-6)  # knuckles
+            a, b = ((c[:, :, 1:] - c[:, :, :1]) @ [1, 1j] for c in (before, after))
+            np.testing.assert_allclose(b / a, np.broadcast_to((b / a)[:1, :, :1], a.shape), atol=1e-3)
+            np.testing.assert_allclose(np.abs(b / a), 1, atol=1e-3)
+            angles += np.angle((b / a)[0, :, 0], deg=True).tolist()
+    assert 0.4 < np.mean(np.abs(angles) > 1e-2) < 0.6
+    assert 25 < np.max(np.abs(angles)) <= 30.1
 
 
 def test_noise_has_the_asked_deviation_is_independent_and_keeps_the_mean():
@@ -286,6 +314,37 @@ def test_frame_dropout_loses_whole_frames_up_to_its_share_and_keeps_the_others()
     assert min(shares) < 0.1
 
 
+def test_time_mask_loses_one_run_of_20_to_40_percent_of_the_frames_as_often_as_asked():
+    clip, shares = clip_of(100, missing=0), []
+    for seed in range(60):
+        masked = augmented(clip, seed, time_mask=0.5, probability=0)
+        lost = np.flatnonzero(~masked.any((1, 2)))
+        np.testing.assert_array_equal(np.delete(masked, lost, 0), np.delete(clip, lost, 0))
+        assert (np.diff(lost) == 1).all()
+        shares.append(len(lost) / 100)
+    hit = [share for share in shares if share]
+    assert 0.35 < len(hit) / len(shares) < 0.65
+    assert 0.2 <= min(hit) < 0.24
+    assert 0.36 < max(hit) <= 0.4
+
+
+def test_box_loses_all_joints_in_it_and_none_outside_it_as_often_as_asked():
+    clip, sides = clip_of(30, missing=0.2), []
+    extent = np.ptp(joined(clip), axis=0)
+    for seed in range(60):
+        masked = augmented(clip, seed, box=0.5, probability=0)
+        lost = (clip[..., 2] > 0) & (masked[..., 2] == 0)
+        np.testing.assert_array_equal(masked[~lost], clip[~lost])
+        if lost.any():
+            low, high = clip[lost, :2].min(0), clip[lost, :2].max(0)
+            kept = joined(masked)
+            assert not ((kept >= low) & (kept <= high)).all(1).any()
+            sides.append((high - low) / extent)
+    assert 0.35 < len(sides) / 60 < 0.65
+    assert 0.15 < np.min(sides) < 0.24  # the outermost joints do not reach the edges of the box
+    assert 0.34 < np.max(sides) <= 0.4
+
+
 # --- Splicing ------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +399,7 @@ def test_a_clip_of_one_joint_has_no_size_to_bring_to_that_of_another():
 
 def test_without_another_clip_nothing_is_spliced():
     clip = clip_of()
-    np.testing.assert_array_equal(augment_poses(clip, PoseAugment(splice=1, probability=0), OPENPOSE, rng()), clip)
+    np.testing.assert_allclose(augmented(clip, splice=1, probability=0), clip, rtol=1e-6)
 
 
 # --- Together ------------------------------------------------------------------------------------------------
@@ -370,7 +429,7 @@ def test_nothing_asked_is_nothing_changed():
 STRENGTHS = {
     "rotation": 20, "scale": 0.3, "shear": 0.3, "shift": 0.3, "noise": 0.1, "mirror": 1, "warp": 0.5,
     "speed": 0.3, "crop": 0.5, "frame_dropout": 0.9, "hand_dropout": 1, "splice": 1, "hand_rotation": 30,
-    "hand_scale": 0.3, "hand_shear": 0.3,
+    "hand_scale": 0.3, "hand_shear": 0.3, "finger_rotation": 60, "time_mask": 1, "box": 1,
 }  # fmt: skip
 
 
@@ -410,6 +469,92 @@ def test_strength_is_in_units_of_the_root_mean_square_distance_from_the_centre()
     clip[0, :2] = [[0, 0, 1], [6, 8, 1]]  # 5 from their centre
     moved = [augmented(clip, seed, noise=0.2)[0, :2, :2] - clip[0, :2, :2] for seed in range(4000)]
     assert np.std(moved) == pytest.approx(0.2 * 5, rel=0.05)
+
+
+# --- In batches ----------------------------------------------------------------------------------------------
+
+
+def batch_of(clips, how, seed=0, **form):
+    rows = np.arange(len(clips))
+    poses = AugmentedPoses(clips, how, OPENPOSE, "cpu", **{"max_frames": 64, "pad_to": 8, **form})
+    return poses.batch(rows, rows[::-1].copy(), rng(seed)).numpy()
+
+
+def test_clips_of_a_batch_are_varied_each_in_its_own_way():
+    clip = clip_of(20, missing=0)
+    angles = [
+        np.degrees(np.arctan2(*linear_map(clip, row)[::-1, 0]))
+        for row in batch_of([clip] * 30, PoseAugment(rotation=40), pad_to=1)
+    ]
+    assert np.ptp(angles) > 60
+    assert len(set(np.round(angles, 2))) == 30
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=6),
+    max_frames=st.integers(1, 40),
+    pad_to=st.integers(1, 16),
+    seed=st.integers(0, 1000),
+)
+def test_batches_of_any_lengths_have_1_to_max_frames_of_each_clip_and_then_only_empty_ones(
+    lengths, max_frames, pad_to, seed
+):
+    clips = [clip_of(length, missing=0, seed=length) for length in lengths]
+    before = [clip.copy() for clip in clips]
+    how = ALL_OF_POSES.model_copy(update={"frame_dropout": 0, "hand_dropout": 0, "time_mask": 0, "box": 0})
+    batch = batch_of(clips, how, seed, max_frames=max_frames, pad_to=pad_to)
+    assert batch.dtype == np.float32
+    assert batch.shape[1] % pad_to == 0
+    longest = 0
+    for row, length in zip(batch, lengths, strict=True):
+        frames = int(row.any((1, 2)).sum())
+        assert 1 <= frames <= min(max_frames, np.ceil(1.2 * length))
+        assert row[:frames, :, 2].all()
+        assert not row[frames:].any()
+        longest = max(longest, frames)
+    assert batch.shape[1] < longest + pad_to
+    assert all(np.array_equal(*pair) for pair in zip(clips, before, strict=True))
+
+
+@given(seed=st.integers(0, 1000), frames=st.integers(1, 30), missing=st.floats(0, 1))
+def test_clips_on_a_device_are_sampled_as_any_other_and_no_joint_is_made_up(seed, frames, missing):
+    clips = [clip_of(frames, missing=missing, seed=seed), clip_of(12, missing=missing, seed=seed + 1)]
+    positions = rng(seed).uniform(0, frames - 1, 9).astype(np.float32)
+    there = torch.from_numpy(np.stack([np.append(positions, -1), np.linspace(0, 11, 10)])).float()
+    sampled = PoseClips(clips[::-1], "cpu").sample(torch.tensor([1, 0]), there).transpose(2, 3).numpy()
+    np.testing.assert_allclose(sampled[0, :9], resample(clips[0], positions), rtol=1e-5, atol=1e-4)
+    assert not sampled[0, 9].any()
+    np.testing.assert_allclose(sampled[1], resample(clips[1], there[1].numpy()), rtol=1e-5, atol=1e-4)
+
+
+class NothingIsAsked(TorchDispatchMode):
+    """Refuses what would make the CPU wait for a GPU: reading a value, or a shape that depends on values."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = name.startswith("index") and any(torch.is_tensor(i) and i.dtype == torch.bool for i in flat(args[1:]))
+        assert not masks, f"{name} with a mask"
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select"), name
+        return function(*args, **kwargs or {})
+
+
+def flat(arguments):
+    return [part for argument in arguments for part in (argument if isinstance(argument, list | tuple) else [argument])]
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda x: x[x > 0], lambda x: x.sum().item(), lambda x: x.nonzero(), lambda x: bool(x[0])]
+)
+def test_what_asks_a_device_is_seen(ask):
+    with pytest.raises(AssertionError), NothingIsAsked():
+        ask(torch.ones(3))
+
+
+def test_to_make_a_batch_the_device_is_asked_nothing():
+    poses = AugmentedPoses([clip_of(9), clip_of(12)], ALL_OF_POSES, OPENPOSE, "cpu", max_frames=64, pad_to=8)
+    with NothingIsAsked():
+        assert len(poses.batch(np.array([0, 1, 1]), np.array([1, 1, 0]), rng())) == 3
 
 
 # --- RGB clips -----------------------------------------------------------------------------------------------

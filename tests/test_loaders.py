@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import encode_video, index_of_videos, numbered_images, numbers_of
-from lib.data.augment import ClipAugment
+from lib.data.augment import ClipAugment, PoseAugment
 from lib.data.clip_store import build_clips, clip_path
+from lib.data.layouts import LAYOUTS
 from lib.data.loaders import ClipBatches, PoseBatches
 from lib.data.poses import pad, shorten, trim
 from lib.settings import StudyError
 
 JOINTS = 42
+HANDS = LAYOUTS["hands-42"]
 VARY = ClipAugment(jitter=1, crop=0.2, rotation=5, flip=0.5, brightness=0.1, contrast=0.1)
 
 
@@ -30,22 +32,16 @@ def clips_of(lengths):
     return [clip_of(number, frames) for number, frames in enumerate(lengths)]
 
 
-def jitter(clip, other, rng):
-    """Any variation that draws a number and shows which other clip it was given."""
-    varied = clip.copy()
-    varied[..., 1] += rng.random() / 2
-    varied[..., 2] = other[0, 0, 0]
-    return varied
-
-
 def pose_training(lengths=(5, 9, 30, 12, 7, 20, 17), batch_size=3, labels=None, **options):
-    options = {"max_frames": 250, "vary": jitter, **options}
+    """Clips whose y is varied; x still says which clip is which, as all of a clip's joints have the same."""
+    options = {"max_frames": 250, "vary": PoseAugment(warp=0.5), "layout": HANDS, **options}
     labels = np.arange(len(lengths)) % 2 if labels is None else labels
     return PoseBatches(clips_of(lengths), labels, 10, batch_size, **options)
 
 
 def contents(batches):
-    return [batches[i] for i in range(len(batches))]
+    """All batches as numpy arrays."""
+    return [tuple(map(np.asarray, batches[i])) for i in range(len(batches))]
 
 
 def same(one, other):
@@ -72,7 +68,7 @@ def test_other_seed_or_epoch_gives_other_batches(other):
 
 def test_variation_differs_between_epochs_even_of_the_same_clip():
     batches = pose_training(lengths=(6,), batch_size=1)
-    first = batches[0][0].copy()
+    first = batches[0][0].clone()
     batches.on_epoch_end()
     assert not np.array_equal(first, batches[0][0])
 
@@ -105,22 +101,42 @@ def test_every_clip_comes_exactly_once_in_each_epoch_with_its_own_label():
         assert np.array_equal(targets, np.eye(10, dtype=np.float32)[labels[numbers]])
 
 
-def test_a_clip_is_varied_with_one_of_its_own_gloss():
-    labels = np.array([0, 1, 0, 2, 1, 0, 2])
-    batches, partners = pose_training(labels=labels), {}
-    for epoch in range(20):
+def partners_of(batches, epochs=40):
+    """By clip, the numbers of joints in its frames, which tell what clips they are from."""
+    partners = {}
+    for epoch in range(epochs):
         batches.set_epoch(epoch)
-        for poses, _ in contents(batches):
-            for row in poses[:, 0, 0]:
-                partners.setdefault(round(row[0]) - 1, set()).add(round(row[2]) - 1)
-    assert partners == {clip: set(np.flatnonzero(labels == labels[clip])) for clip in range(7)}
+        for number, rows in enumerate(batches.order):
+            for row, poses in zip(rows, batches[number][0], strict=True):
+                seen = poses[..., 2].sum(1)
+                partners.setdefault(row, set()).update(seen[seen > 0].tolist())
+    return partners
+
+
+def clips_with_as_many_joints(count):
+    """Clips that show by their joints which one they are: the first n + 1 of each hand."""
+    clips = clips_of([9] * count)
+    for number, clip in enumerate(clips):
+        clip[:, number + 1 : 21] = clip[:, 21 + number + 1 :] = 0
+    return clips
+
+
+def test_a_clip_is_spliced_with_any_of_its_own_gloss_and_with_no_other():
+    labels = np.array([0, 1, 0, 2, 1, 0, 2])
+    clips, how = clips_with_as_many_joints(7), PoseAugment(splice=1)
+    batches = PoseBatches(clips, labels, 3, 3, max_frames=250, vary=how, layout=HANDS)
+    for clip, seen in partners_of(batches).items():
+        whole = {2 * (other + 1) for other in np.flatnonzero(labels == labels[clip])}
+        one_hand = {clip + 1 + joints // 2 for joints in whole}
+        assert whole <= seen <= whole | one_hand
 
 
 def test_without_labels_a_clip_is_varied_with_itself_and_no_targets_are_given():
-    batches = PoseBatches(clips_of([4, 6, 8]), None, 10, 2, max_frames=250, vary=jitter)
-    for batch in contents(batches):
-        assert len(batch) == 1
-        assert np.array_equal(batch[0][:, 0, 0, 0], batch[0][:, 0, 0, 2])
+    batches = PoseBatches(
+        clips_with_as_many_joints(5), None, 10, 2, max_frames=250, vary=PoseAugment(splice=1), layout=HANDS
+    )
+    assert {len(batch) for batch in contents(batches)} == {1}
+    assert partners_of(batches, 5) == {clip: {2 * clip + 2} for clip in range(5)}
 
 
 def test_evaluation_keeps_the_order_of_the_clips_and_changes_nothing():
@@ -154,7 +170,7 @@ def test_batches_of_any_lengths_are_complete_and_padded_with_missing_frames_only
 ):
     batches = PoseBatches(
         clips_of(lengths), np.zeros(len(lengths), int), 2, batch_size,
-        max_frames=max_frames, pad_to=pad_to, vary=(lambda clip, other, rng: clip) if train else None,
+        max_frames=max_frames, pad_to=pad_to, vary=PoseAugment() if train else None, layout=HANDS,
     )  # fmt: skip
     assert sorted(clip_numbers(batches)) == list(range(len(lengths)))
     for poses, targets in contents(batches):

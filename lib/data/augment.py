@@ -1,7 +1,7 @@
-"""Augmentation: of poses in space, time and what the detector loses; of RGB clips in view and colour.
+"""Augmentation: how strong it is, of poses and of RGB clips; of RGB clips in view and colour.
 
-Poses are float32 (frames, joints, 3): x, y, present in {0, 1}, with x = y = 0 where a joint is missing. No function
-changes its input; all randomness comes from the generator passed in.
+Poses are float32 (frames, joints, 3): x, y, present in {0, 1}, with x = y = 0 where a joint is missing; they are
+augmented in lib.data.pose_augment. No function changes its input; all randomness comes from the generator passed in.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,10 +12,8 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from lib.data.layouts import SIDES, Layout
 from lib.settings import Settings
 
-NO_SPREAD = 1e-5  # relative to another clip's spread: float32 has seven digits
 # An image as it was decoded: (Y, U, V), each uint8 (side, side), U and V perhaps smaller; or (RGB,), (side, side, 3).
 Layers = Sequence[np.ndarray]
 # Affine maps of colours, as cv2.transform takes them: red, green and blue from Y, U, V and a constant, as in every JPEG
@@ -37,6 +35,7 @@ class PoseAugment(Settings):
     shear: float = Field(0.0, ge=0, lt=1, description="uniform in ±")
     shift: float = Field(0.0, ge=0, description="standard deviation of the offset of each hand")
     hand_rotation: float = Field(0.0, ge=0, le=180, description="each hand about its own wrist, like rotation")
+    finger_rotation: float = Field(0.0, ge=0, le=180, description="each finger, half of them, about its knuckle")
     hand_scale: float = Field(0.0, ge=0, lt=1, description="each hand from its own wrist, like scale")
     hand_shear: float = Field(0.0, ge=0, lt=1, description="each hand from its own wrist, like shear")
     noise: float = Field(0.0, ge=0, description="standard deviation of every joint in every frame")
@@ -46,6 +45,10 @@ class PoseAugment(Settings):
     crop: float = Field(0.0, ge=0, lt=1, description="largest share of frames cut off at both ends together")
     frame_dropout: float = Field(0.0, ge=0, lt=1, description="largest share of frames lost")
     hand_dropout: float = Field(0.0, ge=0, le=1, description="probability that one hand is lost for a while")
+    time_mask: float = Field(0.0, ge=0, le=1, description="probability that 20 to 40 % of the frames in a row are lost")
+    box: float = Field(
+        0.0, ge=0, le=1, description="probability that all joints in a box are lost, 20 to 40 % of the extent"
+    )
     splice: float = Field(0.0, ge=0, le=1, description="probability that a part comes from another clip of the gloss")
     probability: float = Field(1.0, ge=0, le=1, description="share of clips that are augmented in space at all")
 
@@ -61,34 +64,6 @@ class ClipAugment(Settings):
     contrast: float = Field(0.0, ge=0, le=1, description="distance from mid-grey times 1 ± contrast")
     saturation: float = Field(0.0, ge=0, le=1, description="distance from the pixel's own grey times 1 ± saturation")
     tint: float = Field(0.0, ge=0, le=1, description="each of red, green and blue times 1 ± tint")
-
-
-def augment_poses(
-    clip: np.ndarray,
-    how: PoseAugment,
-    layout: Layout,
-    rng: np.random.Generator,
-    other: np.ndarray | None = None,
-) -> np.ndarray:
-    """Augment one clip of poses: splice it with `other` of the same gloss, vary time and space, lose hands and frames.
-
-    Returns float32 (frames', joints, 3) with 1 <= frames' <= about frames * (1 + speed).
-    """
-    if other is not None and rng.random() < how.splice:
-        clip = _splice(clip, other, layout, rng)
-    if how.warp or how.speed or how.crop:
-        clip = _vary_time(clip, how, rng)
-    if rng.random() < how.mirror:
-        clip = _mirror(clip, layout)
-    if rng.random() < how.probability and clip[..., 2].any():
-        clip = _vary_space(clip, how, layout, rng)
-    if rng.random() < how.hand_dropout:  # for up to half of the frames
-        span = rng.integers(1, max(2, len(clip) // 2 + 1))
-        start = rng.integers(0, len(clip) - span + 1)
-        clip = clip.copy()
-        clip[start : start + span, layout.parts[SIDES[rng.integers(2)]]] = 0
-    lost = rng.random(len(clip)) < rng.uniform(0, how.frame_dropout)
-    return np.where(lost[:, None, None], np.float32(0), clip)
 
 
 def resample(clip: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -158,100 +133,9 @@ def resize(frames: Iterable[Layers], size: int) -> Iterator[np.ndarray]:
         yield cv2.transform(scaled, RGB_OF_YUV @ YUV_OF[len(layers)])
 
 
-def _splice(clip: np.ndarray, other: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Take one hand, or all joints before or after a moment, from another performance of the sign."""
-    # Bring the other clip to this one's number of frames, centre and spread.
-    other = resample(other, np.linspace(0, len(other) - 1, len(clip)))
-    there, here = _spread(other), _spread(clip)
-    ratio = here / there if there > NO_SPREAD * here else 1.0  # a single joint has no spread but rounding errors
-    other = _with_xy(other, (other[..., :2] - _centre(other)) * ratio + _centre(clip))
-    if rng.random() < 0.5:
-        part = layout.parts[SIDES[rng.integers(2)]]
-        mixed = clip.copy()
-        mixed[:, part] = other[:, part]
-        return mixed
-    first, second = (clip, other) if rng.random() < 0.5 else (other, clip)
-    cut = rng.integers(0, len(clip) + 1)
-    return np.concatenate([first[:cut], second[cut:]])
-
-
-def _vary_time(clip: np.ndarray, how: PoseAugment, rng: np.random.Generator) -> np.ndarray:
-    """Crop at both ends, change the overall speed and, smoothly, the speed within the clip."""
-    frames = len(clip)
-    cut = rng.uniform(0, how.crop) * (frames - 1)
-    start = rng.uniform(0, cut)
-    count = max(1, round((frames - cut) * (1 + rng.uniform(-how.speed, how.speed))))
-    even = np.linspace(0, 1, count)
-    bent = even + how.warp * rng.uniform(-1, 1) * np.sin(np.pi * even) / np.pi
-    return resample(clip, start + bent * (frames - 1 - cut))
-
-
-def _mirror(clip: np.ndarray, layout: Layout) -> np.ndarray:
-    """Reflect about the vertical through the centre and swap left and right joints, as if of a left-handed signer."""
-    flipped = _transform(clip, np.diag([-1.0, 1.0]))
-    order = np.arange(clip.shape[1])
-    left, right = np.array(layout.pairs).T
-    order[left], order[right] = right, left
-    return flipped[:, order]
-
-
-def _vary_space(clip: np.ndarray, how: PoseAugment, layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Transform the whole clip, then each hand about its wrist where that is present; shift hands; add noise."""
-    clip = _transform(clip, _affine_matrix(how.rotation, how.scale, how.shear, rng))
-    if how.hand_rotation or how.hand_scale or how.hand_shear:
-        xy = clip[..., :2].copy()
-        for side in SIDES:
-            part = layout.parts[side]
-            matrix = _affine_matrix(how.hand_rotation, how.hand_scale, how.hand_shear, rng).astype(np.float32)
-            wrist, seen = clip[:, part, :2][:, :1], clip[:, part, 2:][:, :1] > 0
-            xy[:, part] = np.where(seen, (xy[:, part] - wrist) @ matrix.T + wrist, xy[:, part])
-        clip = _with_xy(clip, xy)
-    unit = _spread(clip)
-    if how.shift:
-        offsets = np.zeros((clip.shape[1], 2), np.float32)
-        for side in SIDES:
-            offsets[layout.parts[side]] = rng.normal(0, how.shift * unit, 2)
-        clip = _with_xy(clip, clip[..., :2] + offsets)
-    if how.noise:
-        clip = _with_xy(clip, clip[..., :2] + rng.normal(0, how.noise * unit, clip[..., :2].shape))
-    return clip
-
-
-def _affine_matrix(rotation: float, scale: float, shear: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a linear map (2, 2): a shear, then a scale for each axis, then a rotation in degrees."""
-    turn = _rotation(rotation, rng)
-    stretch = np.diag(1 + rng.uniform(-scale, scale, 2))
-    slant = np.array([[1, rng.uniform(-shear, shear)], [0, 1]])
-    return turn @ stretch @ slant
-
-
 def _rotation(degrees: float, rng: np.random.Generator) -> np.ndarray:
     angle = np.radians(rng.uniform(-degrees, degrees))
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-def _transform(clip: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    here = _centre(clip)
-    return _with_xy(clip, (clip[..., :2] - here) @ matrix.T.astype(np.float32) + here)
-
-
-def _centre(clip: np.ndarray) -> np.ndarray:
-    """Mean position of the present joints over the whole clip (2,); zero when there are none."""
-    present = clip[..., 2:]
-    return (clip[..., :2] * present).sum((0, 1)) / max(present.sum(), 1)
-
-
-def _spread(clip: np.ndarray) -> float:
-    """Root mean square distance of the present joints from their centre."""
-    present = clip[..., 2]
-    squared = ((clip[..., :2] - _centre(clip)) ** 2).sum(-1)
-    return float(np.sqrt((squared * present).sum() / max(present.sum(), 1)))
-
-
-def _with_xy(clip: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """The clip with new coordinates; missing joints keep x = y = 0."""
-    present = clip[..., 2:]
-    return np.concatenate([xy * present, present], -1, dtype=np.float32)
 
 
 def _view_matrix(side: int, size: int, how: ClipAugment, rng: np.random.Generator) -> np.ndarray:

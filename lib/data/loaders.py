@@ -5,26 +5,35 @@ seed, epoch and batch or clip, so a training that resumes sees what it would hav
 contain the clips in the order given, unchanged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from lib.data.augment import ClipAugment, augment_clip, resize
+from lib.data.augment import ClipAugment, PoseAugment, augment_clip, resize
 from lib.data.clip_store import read_layers
+from lib.data.layouts import Layout
 from lib.data.poses import pad, shorten
 from lib.data.video import sample_frames
 
-# A clip, another clip of the same gloss (without labels: the clip itself), random numbers -> the augmented clip.
-Vary = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+if TYPE_CHECKING:
+    import torch
+
 AHEAD = 2  # batches prepared while another is in use
 
 
 class Batches(keras.utils.PyDataset):
-    """What both kinds share: order, epochs and targets. A subclass reads the clips of a batch in `_read`."""
+    """What both kinds share: order, epochs and targets. A subclass reads the clips of a batch in `_read`.
+
+    on_gpu: whether batches are made on a GPU.
+    """
+
+    on_gpu = False
 
     def __init__(
         self,
@@ -33,7 +42,7 @@ class Batches(keras.utils.PyDataset):
         num_classes: int,
         batch_size: int,
         *,
-        vary: Vary | ClipAugment | None = None,
+        vary: PoseAugment | ClipAugment | None = None,
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
@@ -46,7 +55,7 @@ class Batches(keras.utils.PyDataset):
             raise ValueError("no clips to make batches of")
         self.clips, self.batch_size, self.vary, self.seed = clips, batch_size, vary, seed
         self.labels = labels
-        self.targets = None if labels is None else np.eye(num_classes, dtype=np.float32)[labels]
+        self.one_hot = np.eye(num_classes, dtype=np.float32)
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -54,7 +63,10 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         clips = self._read(number)
-        return (clips,) if self.targets is None else (clips, self.targets[self.order[number]])
+        return (clips,) if self.labels is None else (clips, self._targets(number))
+
+    def _targets(self, number: int) -> np.ndarray:
+        return self.one_hot[self.labels[self.order[number]]]
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch; Keras calls this."""
@@ -76,34 +88,66 @@ class Batches(keras.utils.PyDataset):
 class PoseBatches(Batches):
     """Batches of poses, float32 (batch, frames, joints, 3), padded with frames without joints, which models mask.
 
-    In training, clips of similar length share a batch, so there is little padding.
+    In training, batches are torch tensors, made on the device that Keras uses, where all clips are kept; so they need
+    the torch backend. Clips of similar length share a batch, so there is little padding.
     """
 
-    def __init__(self, clips: list[np.ndarray], *args: Any, max_frames: int, pad_to: int = 8, **options: Any) -> None:
-        """Take clips, each (frames, joints, 3), and the other arguments of Batches.
+    def __init__(
+        self,
+        clips: list[np.ndarray],
+        *args: Any,
+        max_frames: int,
+        pad_to: int = 8,
+        layout: Layout | None = None,
+        **options: Any,
+    ) -> None:
+        """Take clips, each (frames, joints, 3), and the other arguments of Batches; `vary` needs `layout`.
 
         Longer clips are resampled to `max_frames`; batches are padded to a multiple of `pad_to` frames.
         """
         self.max_frames, self.pad_to = max_frames, pad_to
         self.lengths = np.array([len(clip) for clip in clips])
         super().__init__(clips, *args, **options)
-        labels = np.arange(len(clips)) if self.labels is None else self.labels
-        self.same_gloss = [np.flatnonzero(labels == label) for label in labels]
+        self.teach: Callable[[Any, Any], Any] | None = None  # poses, targets -> the targets instead; see lib.transfer
+        if self.vary is not None:
+            self._move_to_device(layout)
+
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
+        batch = super().__getitem__(number)
+        return batch if self.teach is None else (batch[0], self.teach(*batch))
+
+    def _move_to_device(self, layout: Layout) -> None:
+        import torch
+
+        from lib.data.pose_augment import AugmentedPoses
+
+        device = keras.ops.zeros(()).device
+        self.on_gpu = device.type == "cuda"
+        self.augmented = AugmentedPoses(self.clips, self.vary, layout, device, self.max_frames, self.pad_to)
+        self.one_hot = torch.from_numpy(self.one_hot).to(device)
+        # The clips in order of their glosses, and where each gloss begins. Without labels each clip is alone.
+        labels = np.arange(len(self.clips)) if self.labels is None else self.labels
+        _, self.gloss, self.count = np.unique(labels, return_inverse=True, return_counts=True)
+        self.by_gloss, self.begin = np.argsort(self.gloss, kind="stable"), np.cumsum(self.count) - self.count
 
     def _shuffle(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         # Jittered, so that a clip has other neighbours in every epoch.
         batches = self._split(np.argsort(self.lengths * rng.uniform(0.8, 1.25, len(rows))))
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def _read(self, number: int) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, self.epoch, number])
-        clips = []
-        for row in self.order[number]:
-            clip = self.clips[row]
-            if self.vary is not None:
-                clip = self.vary(clip, self.clips[rng.choice(self.same_gloss[row])], rng)
-            clips.append(shorten(clip, self.max_frames))
-        return pad(clips, self.pad_to)
+    def _read(self, number: int) -> np.ndarray | torch.Tensor:
+        rows = self.order[number]
+        if self.vary is None:
+            return pad([shorten(self.clips[row], self.max_frames) for row in rows], self.pad_to)
+        rng, gloss = np.random.default_rng([self.seed, self.epoch, number]), self.gloss[rows]
+        others = self.by_gloss[self.begin[gloss] + rng.integers(self.count[gloss])]
+        return self.augmented.batch(rows, others, rng)
+
+    def _targets(self, number: int) -> np.ndarray | torch.Tensor:
+        if self.vary is None:
+            return super()._targets(number)
+        labels = self.labels[self.order[number]]
+        return self.one_hot[self.augmented.to_device(labels)]
 
 
 class ClipBatches(Batches):

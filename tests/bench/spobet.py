@@ -22,7 +22,6 @@ from keras import layers
 from bench.report import compare, machine, versions, write
 from bench.sides import Side, alternate
 from bench.training import compiled
-from lib.data.augment import augment_poses
 from lib.data.layouts import LAYOUTS
 from lib.data.loaders import PoseBatches
 from lib.data.poses import trim
@@ -99,7 +98,8 @@ def ours(poses: list[np.ndarray], labels: np.ndarray, config: PoseRecipe) -> tup
         CLASSES,
         config.train.batch_size,
         max_frames=config.max_frames,
-        vary=lambda clip, other, rng: augment_poses(clip, config.augment, LAYOUT, rng, other),
+        vary=config.augment,
+        layout=LAYOUT,
     )
     options = {"layout": LAYOUT.name, "normalisation": "robust", **config.options}
     return compiled(lambda: build("spobet", CLASSES, **options), config.train, 10 * len(data)), data

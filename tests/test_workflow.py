@@ -28,7 +28,7 @@ for p in {paths}:
     p.write_text("made")
 """
 STAND_INS = {
-    "01_dataset": "[s.paths.index, s.paths.table('audit.csv'), s.paths.table('coverage.csv')]",
+    "01_dataset": "[s.paths.index, *(s.paths.table(f) for f in ('audit.csv', 'coverage.csv', 'twins.csv'))]",
     "02_clips": "[s.paths.clips_table, s.paths.table('clips.csv')]",
     "03_poses": "[s.paths.poses, s.paths.poses_table, s.paths.table('poses-missing.csv')]",
     "04_movinet": "[s.paths.run(run) / f for f in RUN_FILES]",

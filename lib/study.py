@@ -108,6 +108,7 @@ class StudyFile(_Strict):
     runs: Annotated[list[RunSpec], Field(min_length=1)]
     exports: list[Name] = []  # runs that notebook 10 exports
     predict: Name | None = None  # the run of a pose model that notebook 12 names clips and longer videos with
+    new_signs: Name | None = None  # the run of a pose model that notebook 14 names signs with which it never saw
     precisions: list[Precision] = list(get_args(Precision))  # of the exported files
     hours: Hours = Hours()
     release: list[Name] = []  # exported runs whose files are committed in reports/<study>/models/
@@ -153,8 +154,8 @@ class StudyFile(_Strict):
             if searches.count(name) > 1 or (paths.RECIPES / f"{name}.yaml").is_file():
                 taken = "another search" if searches.count(name) > 1 else "a recipe in workflow/recipes/"
                 raise ValueError(f"search '{name}' has the name of {taken}: rename it")
-        predict = [self.predict] if self.predict else []
-        lists = (("exports", self.exports, runs), ("release", self.release, self.exports), ("predict", predict, runs))
+        lists = [("exports", self.exports, runs), ("release", self.release, self.exports)]
+        lists += [(key, [run], runs) for key in ("predict", "new_signs") if (run := getattr(self, key))]
         for key, names, known in lists:
             for name in set(names) - set(known):
                 raise ValueError(f"key '{key}': there is no run '{name}'; there are {', '.join(known) or 'none'}")

@@ -24,9 +24,14 @@ JUDGED = ["val", "test"]
 def refuse_twins(run: Run, source: Run) -> None:
     """Raise StudyError when `source` was trained on a clip that `run` is validated or tested on, or on a twin of one.
 
-    See `lib.data.twins`; twins count whatever their gloss.
+    See `lib.data.twins`; twins count whatever their gloss. So does a source that knows a gloss which `run` withholds.
     """
-    seen = set(source.taught("train")["video_id"])
+    taught = source.taught("train")
+    withheld = {run.glosses[label] for label in run.withheld()} & set(taught["gloss"])
+    if withheld:
+        known = f"{source.study.name}/{source.name} knows {len(withheld)} glosses that recipe {run.recipe} withholds"
+        raise StudyError(f"{known}, such as {min(withheld)}; train it 'without' them, too")
+    seen = set(taught["video_id"])
     judged = [video_id for split in JUDGED for video_id in run.clips(split)["video_id"]]
     twins = read_twins(run.study)
     twins = twins[twins["video_id"].isin(judged) & twins["twin"].isin(seen)]

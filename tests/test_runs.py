@@ -28,6 +28,7 @@ from lib.recipes import read_recipe, shortened
 from lib.runs import ClipRun, PoseRun, open_run, predict
 from lib.settings import StudyError
 from lib.study import RunSpec
+from lib.transfer import refuse_twins
 
 CONTRACT = [
     "top1", "top2", "top5", "top10", "top1_per_class", "top5_per_class", "loss", "n", "n_missing", "top1_ci95",
@@ -280,6 +281,16 @@ def test_a_run_without_any_gloss_is_one_clear_error(study):
     run = PoseRun(study.model_copy(update={"runs": [RunSpec(recipe="small", set={"without": 3})]}), "small")
     with pytest.raises(StudyError, match="recipe small: no clip of split 'train' is left 'without'"):
         run.taught("train")
+
+
+def test_a_run_learns_nothing_from_one_that_knows_a_gloss_which_it_withholds(study):
+    specs = [RunSpec(recipe="small", name=f"w{without}", set={"without": without}) for without in (0, 1, 2)]
+    none, one, two = (PoseRun(study.model_copy(update={"runs": specs}), spec.name) for spec in specs)
+    for run, source, count in ((one, none, 1), (two, none, 2), (two, one, 1)):
+        with pytest.raises(StudyError, match=f"knows {count} glosses that recipe small withholds"):
+            refuse_twins(run, source)
+    for run, source in ((none, one), (one, one), (one, two)):
+        refuse_twins(run, source)
 
 
 def test_a_split_without_a_present_clip_is_an_error_that_names_it(study):

@@ -117,6 +117,7 @@ def test_absent_data_root_is_named(write, tmp_path):
         ({"runs": [{"recipe": "a"}], "exports": ["b"]}, "key 'exports': there is no run 'b'; there are a"),
         ({"runs": [{"recipe": "a"}], "release": ["a"]}, "key 'release': there is no run 'a'; there are none"),
         ({"runs": [{"recipe": "a"}], "predict": "b"}, "key 'predict': there is no run 'b'; there are a"),
+        ({"runs": [{"recipe": "a"}], "new_signs": "b"}, "key 'new_signs': there is no run 'b'; there are a"),
         ({"runs": [{"recipe": "a"}], "precisions": ["float32"]}, "key 'precisions': add int8"),
         ({"runs": [{"recipe": "a", "seed": [1]}]}, "unknown key 'seed' in runs[0] (did you mean 'seeds'?)"),
         ({"runs": [{"recipe": "a", "seeds": [-1]}]}, "key 'runs[0].seeds[0]'"),

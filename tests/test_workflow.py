@@ -37,6 +37,7 @@ STAND_INS = {
     "10_export": "[s.paths.export_table(run)]",
     "11_comparison": "[s.paths.table(f) for f in ('comparison.csv', 'comparison.md', 'paired.csv', 'export.csv')]",
     "12_predict": "[s.paths.known(run), s.paths.table('unknown.csv'), s.paths.table('timeline.csv')]",
+    "14_new_signs": "[s.paths.table('new-signs.csv')]",
 }
 RUN_FILES = ("metrics.json", "metrics-val.json", "predictions-val.npz", "predictions-test.npz", "history.csv")
 STUDY = {
@@ -280,6 +281,15 @@ def test_clips_are_named_by_the_run_that_the_study_says(bench):
     result = bench.make()
     assert result.returncode == 0, result.stderr
     assert (bench.root / "reports/tiny/notebooks/12_predict.html").is_file()
+
+
+def test_new_signs_are_named_by_the_run_that_the_study_says(bench):
+    assert "14_new_signs" not in bench.make("--dry-run").stdout
+    bench.study(new_signs="spobet-s1")
+    assert "notebook 14_new_signs: signs from a few examples, by spobet-s1" in bench.make("--dry-run").stdout
+    result = bench.make()
+    assert result.returncode == 0, result.stderr
+    assert (bench.root / "reports/tiny/notebooks/14_new_signs.html").is_file()
 
 
 def test_metrics_and_figures_export_nothing_again_but_the_comparison_follows_the_exports(bench):

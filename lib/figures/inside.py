@@ -1,4 +1,4 @@
-"""Figures of what a model looks at in one clip, and of the signs that it finds in a long video."""
+"""Figures of what a model looks at in one clip, of the signs that it finds in a long video, and of new signs."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -181,6 +181,22 @@ def _draw_scores(
     axis.set(ylabel="confidence", ylim=(0, 1.02))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.grid(visible=False, axis="x")
+
+
+def few_shot_accuracy(table: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy on new signs by the number of examples with 95 % intervals, a line for each number of signs.
+
+    table: as `lib.few_shot.few_shot` gives it. Dotted: guessing.
+    """
+    figure, axes = subplots(size=(7, 4), title=title)
+    for number, (way, rows) in enumerate(table.groupby("way")):
+        errors = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+        axes.errorbar(rows["shot"], rows["accuracy"], errors, fmt="o-", capsize=3, label=f"among {way}")
+        axes.axhline(1 / way, color=f"C{number}", linestyle=":", linewidth=1)
+    axes.set(ylim=(0, 1.02), xlabel="examples of each new sign", ylabel="named right", xticks=table["shot"].unique())
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="lower right")
+    return figure
 
 
 def roc_curves(curves: dict[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> Figure:

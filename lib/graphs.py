@@ -43,20 +43,27 @@ def numbers_made_on_device() -> Iterator[None]:
 class Recorded:
     """A function of tensors, recorded once for each shape of its arguments; on a CPU it is the function itself.
 
-    It may change variables in place, but not look at a value. What it returns holds until it is called again.
+    It may change variables in place, but not look at a value. What it returns holds until it is called again. Where
+    the GPU refuses a recording (seen when ten trainings began on one GPU at a time), the function is called instead.
     """
 
     def __init__(self, function: Callable[..., Any], changed: Callable[[], list[torch.Tensor]] = list) -> None:
         """changed: function () that returns the tensors that `function` changes in place; they survive the warm-up."""
         self.function, self.changed, self.pool = function, changed, None
-        self.recordings: dict[tuple, tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...], Any]] = {}
+        self.recordings: dict[tuple, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any] | None] = {}
 
     def __call__(self, *arguments: torch.Tensor) -> Any:
         if not arguments[0].is_cuda:
             return self.function(*arguments)
         shapes = tuple(argument.shape for argument in arguments)
         if shapes not in self.recordings:
-            self.recordings[shapes] = self._record([argument.clone() for argument in arguments])
+            try:
+                self.recordings[shapes] = self._record([argument.clone() for argument in arguments])
+            except RuntimeError as error:
+                print(f"not recorded, so that the GPU waits for Python: {' '.join(str(error).split())}")
+                self.recordings[shapes] = None
+        if self.recordings[shapes] is None:
+            return self.function(*arguments)
         graph, places, results = self.recordings[shapes]
         for place, argument in zip(places, arguments, strict=True):
             place.copy_(argument)
@@ -74,7 +81,8 @@ class Recorded:
         for tensor, value in zip(self.changed(), kept, strict=True):
             tensor.copy_(value)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):  # one for all shapes, as only one of them runs at a time
+        # One pool for all shapes, as only one of them runs at a time. Other threads may go on with their own work.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             results = self.function(*arguments)
         self.pool = graph.pool()
         return graph, arguments, results

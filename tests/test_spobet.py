@@ -17,6 +17,7 @@ from lib.models import build
 from lib.models.spobet import (
     MaskedFrames,
     PoseFeatures,
+    SpobetConfig,
     fold,
     mean_token,
     movement,
@@ -202,7 +203,7 @@ def test_robust_normalisation_of_fingers_without_their_wrist_is_zero():
     ],
 )
 def test_features_do_not_depend_on_where_and_how_large_the_signer_is(layout, normalisation):
-    features = PoseFeatures(layout, normalisation, motion=True)
+    features = PoseFeatures(SpobetConfig(layout=layout, normalisation=normalisation, motion=True))
     poses = poses_of({"layout": layout})
     moved = poses.copy()
     moved[..., :2] = (poses[..., :2] * 2.5 + np.float32([300, -40])) * poses[..., 2:]
@@ -215,12 +216,12 @@ def test_features_hold_places_movements_and_which_hands_are_seen():
     poses = poses_of({"layout": "hands-42"}, clips=1, frames=4)
     poses[0, 1, :21] = 0  # the left hand is lost for a frame
     poses[0, 3] = 0
-    values, mask = PoseFeatures("hands-42", "robust", motion=True)(poses)
+    values, mask = PoseFeatures(SpobetConfig(layout="hands-42", normalisation="robust", motion=True))(poses)
     assert values.shape == (1, 4, 3 * 84 + 2)
     np.testing.assert_array_equal(numpy(mask), [[1, 1, 1, 0]])
     np.testing.assert_array_equal(numpy(values)[0, :, -2:], [[1, 1], [0, 1], [1, 1], [0, 0]])
     assert not numpy(values)[0, 3].any()
-    assert PoseFeatures("hands-42", "robust", motion=False)(poses)[0].shape == (1, 4, 84)
+    assert PoseFeatures(SpobetConfig(layout="hands-42", normalisation="robust"))(poses)[0].shape == (1, 4, 84)
 
 
 def test_movement_is_the_way_since_the_last_frame_and_zero_where_a_joint_is_missing():

@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from helpers import RECIPE
 from lib.data.twins import COLUMNS
-from lib.graphs import numbers_made_on_device, recorded_step
+from lib.graphs import Recorded, numbers_made_on_device, recorded_step
 from lib.recipes import read_recipe
 from lib.runs import find_seed, open_run
 from lib.settings import StudyError
@@ -147,6 +147,22 @@ def test_teachers_know_the_same_glosses(other, source):
 def test_find_seed_reads_the_same_data_root(source, study):
     found, name = find_seed(study, TEACHERS, 4)
     assert (found.name, found.root, name) == ("three", study.root, "small-s4")
+
+
+def test_what_a_gpu_does_not_record_is_called(monkeypatch, capsys):
+    class OnGpu:
+        shape, is_cuda = (2,), True
+
+        def clone(self):
+            return self
+
+    def refuse(*_):
+        raise RuntimeError("CUDA error:\noperation failed")
+
+    monkeypatch.setattr(Recorded, "_record", refuse)
+    recorded = Recorded(lambda tensor: tensor.shape)
+    assert [recorded(OnGpu()), recorded(OnGpu())] == [(2,), (2,)]
+    assert capsys.readouterr().out.count("not recorded, so that the GPU waits for Python: CUDA error: operation") == 1
 
 
 def test_the_step_that_a_gpu_records_is_keras_own_and_looks_at_no_value(study):

@@ -25,7 +25,7 @@ from bench.training import compiled
 from lib.data.layouts import LAYOUTS
 from lib.data.loaders import PoseBatches
 from lib.data.poses import trim
-from lib.models import build
+from lib.models import build, configure
 from lib.recipes import PoseRecipe, read_recipe
 
 CLIPS, CLASSES, PUBLISHED_FRAMES = 748, 100, 250
@@ -114,7 +114,7 @@ def plain(poses: list[np.ndarray], labels: np.ndarray) -> Callable[[], None]:
     from lib.models.spobet import PoseFeatures
 
     config = read_recipe("spobet-plus")
-    features = PoseFeatures(LAYOUT.name, config.options["normalisation"], config.options["motion"])
+    features = PoseFeatures(configure(config.model, {**config.options, "layout": LAYOUT.name}))
     clips = [features(shorten(trim(clip), config.max_frames)[None]) for clip in poses]
     clips = [(values[0].cpu(), mask[0].cpu()) for values, mask in clips]
     targets = torch.tensor(labels)

@@ -85,7 +85,7 @@ def score(logits: np.ndarray) -> np.ndarray:
 
 
 def open_model(which: str | Path | None = None, threads: int = 1) -> Model:
-    """Open a .tflite or .onnx file, or "<study>/<run>" trained on this machine; by default the best released file.
+    """Open a .tflite or .onnx file, or "<study>/<run>" trained on this machine; by default `best_released`.
 
     Raises StudyError when there is none, or it is not one of this study's.
     """
@@ -99,16 +99,20 @@ def open_model(which: str | Path | None = None, threads: int = 1) -> Model:
 
 
 def best_released() -> Path:
-    """The TensorFlow Lite file in reports/*/models/ whose run has the highest test accuracy. Raises StudyError."""
+    """The TensorFlow Lite file in reports/*/models/ that knows the most signs, and of these the most accurate.
+
+    Raises StudyError when there is none.
+    """
     files = sorted((REPOSITORY / "reports").glob("*/models/*.tflite"))
     if not files:
         raise StudyError("no model is released in reports/*/models/; name one with --model")
 
-    def accuracy(path: Path) -> float:
-        """Top-1 on test."""
-        return json.loads(Paths(path.parts[-3], REPOSITORY).metrics(path.stem).read_text())["top1"]
+    def worth(path: Path) -> tuple[int, float]:
+        """Number of signs, and top-1 on test."""
+        signs = len(path.with_name(f"{path.stem}-labels.txt").read_text().splitlines())
+        return signs, json.loads(Paths(path.parts[-3], REPOSITORY).metrics(path.stem).read_text())["top1"]
 
-    return max(files, key=accuracy)
+    return max(files, key=worth)
 
 
 def _open_file(path: Path, threads: int) -> Model:

@@ -27,7 +27,7 @@ from lib.paths import home, replacing
 from lib.predictions import Predictions
 from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened, with_defaults
 from lib.settings import StudyError, explain
-from lib.study import Study, load_study
+from lib.study import Study, find_seed
 from lib.training import BEST, compute_in_float32, fit, prepare
 from lib.transfer import lesson, start_from
 
@@ -40,20 +40,6 @@ def open_run(study: Study, name: str) -> Run:
     """Open a run as the kind that its model asks for. Raises StudyError when its recipe or its clips are missing."""
     spec, _ = study.find_run(name)
     return (PoseRun if study.origin(spec).family().kind == "poses" else ClipRun)(study, name)
-
-
-def find_seed(study: Study, place: str, seed: int) -> tuple[Study, str]:
-    """Find the run of a seed among "<study>/<name of its runs>": its study, on the same data root, and its name.
-
-    Raises StudyError when there is no such study or run.
-    """
-    name, _, title = place.partition("/")
-    other = load_study(name, study.root)
-    runs = {number: run for spec in other.runs if spec.title == title for run, number in spec.runs()}
-    if seed not in runs:
-        there = ", ".join(other.run_names())
-        raise StudyError(f"study {name} has no run of '{title}' with seed {seed}; its runs: {there}")
-    return other, runs[seed]
 
 
 class Run:

@@ -240,6 +240,20 @@ def _find_root(name: str, data: str | Path, *, has_own: bool) -> Path:
     return Path(os.path.normpath(home() / (data or f"data/{name}/wlasl")))
 
 
+def find_seed(study: Study, place: str, seed: int) -> tuple[Study, str]:
+    """Find the run of a seed among "<study>/<name of its runs>": its study, on the same data root, and its name.
+
+    Raises StudyError when there is no such study or run.
+    """
+    name, _, title = place.partition("/")
+    other = study if name == study.name else load_study(name, study.root)
+    runs = {number: run for spec in other.runs if spec.title == title for run, number in spec.runs()}
+    if seed not in runs:
+        there = ", ".join(other.run_names())
+        raise StudyError(f"study {name} has no run of '{title}' with seed {seed}; its runs: {there}")
+    return other, runs[seed]
+
+
 def read_space(spec: SearchSpec) -> Space:
     """The space of a search. Raises StudyError, in one line, when there is none, or it is wrong or for other models."""
     path = paths.SPACES / f"{spec.space}.yaml"

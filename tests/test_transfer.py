@@ -11,9 +11,9 @@ from helpers import RECIPE
 from lib.data.twins import COLUMNS
 from lib.graphs import Recorded, numbers_made_on_device, recorded_step
 from lib.recipes import read_recipe
-from lib.runs import find_seed, open_run
+from lib.runs import open_run
 from lib.settings import StudyError
-from lib.study import Study
+from lib.study import Study, find_seed
 from lib.training import BEST, make_optimizer
 from lib.transfer import lesson
 

@@ -283,6 +283,14 @@ def test_clips_are_named_by_the_run_that_the_study_says(bench):
     assert (bench.root / "reports/tiny/notebooks/12_predict.html").is_file()
 
 
+def test_a_student_is_trained_after_its_teachers(bench):
+    student = {"recipe": "spobet", "name": "student", "set": {"distil": {"teachers": "tiny/spobet", "seeds": [1]}}}
+    bench.study(runs=[{"recipe": "spobet", "seeds": [0, 1]}, student], exports=[])
+    planned = bench.make("--dry-run", "reports/tiny/runs/student/metrics.json").stdout
+    assert "training spobet-s1" in planned
+    assert "training spobet-s0" not in planned
+
+
 def test_new_signs_are_named_by_the_run_that_the_study_says(bench):
     assert "14_new_signs" not in bench.make("--dry-run").stdout
     bench.study(new_signs="spobet-s1")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from lib import paths
 from lib.data.augment import ClipAugment, PoseAugment
+from lib.data.drawing import Drawing
 from lib.models import FAMILIES, family_of
 from lib.settings import Settings, StudyError, load_yaml, parse
 
+Stores = Literal["clips", "poses"]  # what batches are made of
 RUNS = r"^[^/]+/[^/]+$"  # runs of a study: <study>/<name of the runs, without the seed>
 
 
@@ -78,6 +80,7 @@ class Distillation(Settings):
 class PoseRecipe(Recipe):
     """A recipe of a pose model."""
 
+    reads: ClassVar[Stores] = "poses"
     max_frames: int = Field(250, ge=1, description="longer clips are resampled to this length")
     start: str | None = Field(
         None, pattern=RUNS, description="runs to start from, as <study>/<name of the runs>: that of the same seed"
@@ -93,14 +96,13 @@ class PoseRecipe(Recipe):
         return self
 
 
-class ClipRecipe(Recipe):
-    """A recipe of an RGB model."""
+class RgbRecipe(Recipe):
+    """What the recipes of an RGB model share."""
 
     frames: int = Field(20, ge=1, description="sampled evenly from the signed segment")
     size: int = Field(224, ge=16, description="height and width in pixels")
     weights: str | None = Field(None, description="published weights to start from, see lib.models.weights")
     head: Training | None = Field(None, description="trains the new head first, with everything else frozen")
-    augment: ClipAugment = ClipAugment()
 
     @model_validator(mode="after")
     def _check_head(self) -> Self:
@@ -111,7 +113,25 @@ class ClipRecipe(Recipe):
         return self
 
 
-def shortened(config: PoseRecipe | ClipRecipe, epochs: int | None) -> PoseRecipe | ClipRecipe:
+class ClipRecipe(RgbRecipe):
+    """A recipe of an RGB model that reads stored clips."""
+
+    reads: ClassVar[Stores] = "clips"
+    augment: ClipAugment = ClipAugment()
+
+
+class DrawnRecipe(RgbRecipe):
+    """A recipe of an RGB model that reads drawn poses; see `lib.data.drawing`."""
+
+    reads: ClassVar[Stores] = "poses"
+    drawing: Drawing
+    augment: PoseAugment = PoseAugment()
+
+
+AnyRecipe = PoseRecipe | ClipRecipe | DrawnRecipe
+
+
+def shortened(config: AnyRecipe, epochs: int | None) -> AnyRecipe:
     """The recipe with every training cut to at most `epochs`; None leaves it as it is."""
     steps = {name: getattr(config, name, None) for name in ("pretrain", "head", "train") if epochs}
     cut = {name: step.model_copy(update={"epochs": min(step.epochs, epochs)}) for name, step in steps.items() if step}
@@ -136,15 +156,24 @@ def most_epochs() -> int | None:
     return int(os.environ["STUDY_EPOCHS"]) if os.environ.get("STUDY_EPOCHS") else None
 
 
-def read_recipe(recipe: str | Path, changes: dict[str, Any] | None = None) -> PoseRecipe | ClipRecipe:
+def read_recipe(recipe: str | Path, changes: dict[str, Any] | None = None) -> AnyRecipe:
     """Read workflow/recipes/<recipe>.yaml, or the file given, with `changes` by dotted name ("train.epochs": 5).
 
     Raises StudyError naming the key when one is unknown or of a wrong type, and when there is no such recipe.
     """
     path = find_recipe(recipe)
     content = changed(path, changes or {})
-    kind = PoseRecipe if family_of(model_of(path, changes)).kind == "poses" else ClipRecipe
-    return parse(kind, content, path)
+    return parse(kind_of(path, changes), content, path)
+
+
+def kind_of(path: Path, changes: dict[str, Any] | None = None) -> type[AnyRecipe]:
+    """Of which class a recipe file, with `changes`, is: an RGB model reads drawn poses where there is a `drawing`.
+
+    Raises StudyError as `model_of` does.
+    """
+    if family_of(model_of(path, changes)).kind == "poses":
+        return PoseRecipe
+    return DrawnRecipe if "drawing" in changed(path, changes or {}) else ClipRecipe
 
 
 def model_of(path: Path, changes: dict[str, Any] | None = None) -> str:

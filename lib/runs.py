@@ -18,14 +18,24 @@ from pydantic import ValidationError
 from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import Batches, ClipBatches, PoseBatches
+from lib.data.loaders import Batches, ClipBatches, DrawnBatches, PoseBatches
 from lib.data.poses import PoseStore, shorten, trim
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
 from lib.models.weights import load_pretrained
 from lib.paths import home, replacing
 from lib.predictions import Predictions
-from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened, with_defaults
+from lib.recipes import (
+    AnyRecipe,
+    ClipRecipe,
+    DrawnRecipe,
+    PoseRecipe,
+    Training,
+    most_epochs,
+    read_recipe,
+    shortened,
+    with_defaults,
+)
 from lib.settings import StudyError, explain
 from lib.study import Study, find_seed
 from lib.training import BEST, compute_in_float32, fit, prepare
@@ -39,7 +49,8 @@ DRAWN = 8  # frames with joints that a figure of a clip needs
 def open_run(study: Study, name: str) -> Run:
     """Open a run as the kind that its model asks for. Raises StudyError when its recipe or its clips are missing."""
     spec, _ = study.find_run(name)
-    return (PoseRun if study.origin(spec).family().kind == "poses" else ClipRun)(study, name)
+    recipe = read_recipe(study.recipe_path(spec.recipe), spec.set)
+    return next(kind for kind in (PoseRun, ClipRun, DrawnRun) if isinstance(recipe, kind.kind))(study, name)
 
 
 class Run:
@@ -49,7 +60,7 @@ class Run:
     number of frames by video_id. folder: the checkpoints. report: histories, predictions and metrics.
     """
 
-    kind: type[PoseRecipe | ClipRecipe]
+    kind: type[AnyRecipe]
     frames: dict[str, int]
 
     def __init__(self, study: Study, name: str) -> None:
@@ -245,10 +256,8 @@ class PoseRun(Run):
     def __init__(self, study: Study, name: str) -> None:
         """Read the pose store, too; see Run."""
         super().__init__(study, name)
-        store = PoseStore.load(study.paths.poses)
-        self.poses = dict(zip(store.video_id, map(trim, store.poses), strict=True))
+        self.poses, self.layout = read_poses(study), LAYOUTS[study.layout]
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
-        self.layout = LAYOUTS[study.layout]
 
     def build(self) -> keras.Model:
         """Build the model with the weights that the recipe starts from. Raises StudyError when there are none."""
@@ -273,10 +282,7 @@ class PoseRun(Run):
 
     def digest(self) -> str:
         """Of the poses themselves."""
-        digest = hashlib.sha256()
-        for video_id in self.taught("train")["video_id"]:
-            digest.update(np.ascontiguousarray(self.poses[video_id]))
-        return digest.hexdigest()
+        return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs besides name and classes: the recipe's options and the study's layout."""
@@ -307,24 +313,8 @@ class PoseRun(Run):
         return video_id, gloss, shorten(self.poses[video_id], self.config.max_frames)
 
 
-class ClipRun(Run):
-    """A run of an RGB model, on the clip store."""
-
-    kind = ClipRecipe
-
-    def __init__(self, study: Study, name: str) -> None:
-        """Read the clip store's table, too; see Run."""
-        super().__init__(study, name)
-        self.frames = stored_frames(study)
-
-    def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> ClipBatches:
-        clips = [clip_path(self.study.paths.clips, video_id) for video_id in ids]
-        frames, size, augment = self.config.frames, self.config.size, self.config.augment if vary else None
-        return ClipBatches(clips, *data, frames=frames, size=size, vary=augment, seed=self.seed)
-
-    def digest(self) -> str:
-        """Of the files that the clips are from, as notebook 01 found them."""
-        return hashlib.sha256("".join(self.taught("train")["content"]).encode()).hexdigest()
+class RgbRun(Run):
+    """A run of an RGB model: what those on stored clips and on drawn poses have in common."""
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs: the recipe's options, and frames, height and width of its clips."""
@@ -335,7 +325,7 @@ class ClipRun(Run):
         return np.zeros((1, self.config.frames, self.config.size, self.config.size, 3), np.float32)
 
     def _input(self) -> dict[str, Any]:
-        seen = "RGB differences" if self.config.options.get("differences") else "RGB"
+        seen = self.sees + " differences" * bool(self.config.options.get("differences"))
         weights = self.config.weights or "scratch"
         return {"input": seen, "frames": self.config.frames, "size": self.config.size, "weights": weights}
 
@@ -354,6 +344,62 @@ class ClipRun(Run):
         recipe = self.config.train.model_copy(update={"batch_size": count})
         clips, targets = self.batches(split, recipe, vary=vary)[0]
         return clips, [self.glosses[label] for label in targets.argmax(1)]
+
+
+class ClipRun(RgbRun):
+    """A run of an RGB model, on the clip store."""
+
+    kind, sees = ClipRecipe, "RGB"
+
+    def __init__(self, study: Study, name: str) -> None:
+        """Read the clip store's table, too; see Run."""
+        super().__init__(study, name)
+        self.frames = stored_frames(study)
+
+    def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> ClipBatches:
+        clips = [clip_path(self.study.paths.clips, video_id) for video_id in ids]
+        frames, size, augment = self.config.frames, self.config.size, self.config.augment if vary else None
+        return ClipBatches(clips, *data, frames=frames, size=size, vary=augment, seed=self.seed)
+
+    def digest(self) -> str:
+        """Of the files that the clips are from, as notebook 01 found them."""
+        return hashlib.sha256("".join(self.taught("train")["content"]).encode()).hexdigest()
+
+
+class DrawnRun(RgbRun):
+    """A run of an RGB model on drawn poses. poses: as of PoseRun."""
+
+    kind, sees = DrawnRecipe, "drawn"
+
+    def __init__(self, study: Study, name: str) -> None:
+        """Read the pose store, too; see Run."""
+        super().__init__(study, name)
+        self.poses, self.layout = read_poses(study), LAYOUTS[study.layout]
+        self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
+
+    def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> DrawnBatches:
+        clips, augment = [self.poses[video_id] for video_id in ids], self.config.augment if vary else None
+        form = {"frames": self.config.frames, "size": self.config.size}
+        how = {"drawing": self.config.drawing, "layout": self.layout}
+        return DrawnBatches(clips, *data, **form, **how, vary=augment, seed=self.seed)
+
+    def digest(self) -> str:
+        """Of the poses themselves."""
+        return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
+
+
+def read_poses(study: Study) -> dict[str, np.ndarray]:
+    """The clips of the pose store by video_id, float32 (frames, joints, 3), without empty frames at the ends."""
+    store = PoseStore.load(study.paths.poses)
+    return dict(zip(store.video_id, map(trim, store.poses), strict=True))
+
+
+def digest_of(clips: list[np.ndarray]) -> str:
+    """SHA-256 of arrays one after another."""
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(np.ascontiguousarray(clip))
+    return digest.hexdigest()
 
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:

@@ -11,7 +11,7 @@ from lib import paths
 from lib.data.layouts import LAYOUTS
 from lib.models import Family, family_of
 from lib.paths import Paths, home
-from lib.recipes import Space, find_recipe, model_of
+from lib.recipes import Space, Stores, find_recipe, kind_of, model_of
 from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 
 # Names become parts of file names.
@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 Source = Literal["videos", "keypoints", "hands", "poses", "clips"]
 Tuner = Literal["bayesian", "hyperband", "random"]
 Precision = Literal["float32", "float16", "int8-dynamic", "int8"]
-READABLE = {"poses": ("keypoints", "hands", "poses"), "clips": ("videos", "clips")}  # sources by the kind of model
+READABLE = {"poses": ("keypoints", "hands", "poses"), "clips": ("videos", "clips")}  # sources of each store
 HELD = {"keypoints": ("openpose-54", "hands-42"), "hands": ("hands-42",), "poses": tuple(LAYOUTS)}  # layouts by source
 
 
@@ -40,6 +40,10 @@ class FromRecipe(_Strict):
     def family(self) -> Family:
         """The model's row of the registry. Raises StudyError as `model` does."""
         return family_of(self.model())
+
+    def reads(self) -> Stores:
+        """Which store a run of the recipe reads. Raises StudyError as `model` does."""
+        return kind_of(find_recipe(self.recipe), self.set).reads
 
 
 class RunSpec(FromRecipe):

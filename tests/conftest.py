@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from helpers import RECIPE, make_study, make_trained
+from helpers import CLIP_RECIPE, DRAWN_RECIPE, RECIPE, make_study, make_trained
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras; one framework per process
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads cost more than they save
@@ -70,4 +70,10 @@ def of_hands(tmp_path_factory):
 def of_videos(tmp_path_factory):
     """A run of a stream model on videos, with its float32 files; see `helpers.Trained`."""
     clips = {"size": 48, "margin": 0.2}
-    return make_trained(tmp_path_factory.mktemp("of_videos"), "videos", clips=clips)
+    return make_trained(tmp_path_factory.mktemp("of_videos"), "videos", recipe=CLIP_RECIPE, clips=clips)
+
+
+@pytest.fixture(scope="session")
+def of_drawn(tmp_path_factory):
+    """A run of the same model on drawn hands, with its float32 files; see `helpers.Trained`."""
+    return make_trained(tmp_path_factory.mktemp("of_drawn"), "hands", recipe=DRAWN_RECIPE, layout="hands-42")

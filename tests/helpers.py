@@ -165,6 +165,9 @@ CLIP_RECIPE = {
 }
 
 
+DRAWN_RECIPE = {**CLIP_RECIPE, "options": {"stream": True, "residual": 0.5}, "drawing": {"third": "movement"}}
+
+
 @dataclass
 class Trained:
     """A run of a study with all that a trained one leaves, and its float32 files by form, "tflite" and so on.
@@ -200,11 +203,11 @@ def small_movinet(patch):
     patch.setitem(SIZES, "a0", Size(stem=8, project=16, clip=(FRAMES, SIZE, SIZE), blocks=blocks))
 
 
-def make_trained(folder, source, *, export=True, **settings):
+def make_trained(folder, source, *, export=True, recipe=POSE_RECIPE, **settings):
     """A run on twelve clips of three glosses in one source: videos, hands, keypoints or poses. See Trained."""
     videos = source == "videos"
     write_root(folder / "root", source)
-    (folder / f"{RUN}.yaml").write_text(yaml.safe_dump(CLIP_RECIPE if videos else POSE_RECIPE))
+    (folder / f"{RUN}.yaml").write_text(yaml.safe_dump(recipe))
     fields = {"title": "Three", "subset": 3, "sources": [source], "split": "official", "runs": [{"recipe": RUN}]}
     (folder / f"{source}.yaml").write_text(yaml.safe_dump(fields | settings))
     trained = Trained(folder, f"{source}/{RUN}", None, None, {})

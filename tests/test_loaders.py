@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import encode_video, index_of_videos, numbered_images, numbers_of
-from lib.data.augment import ClipAugment, PoseAugment
+from lib.data.augment import ClipAugment, PoseAugment, resample
 from lib.data.clip_store import build_clips, clip_path
+from lib.data.drawing import Drawing, Pen
 from lib.data.layouts import LAYOUTS
-from lib.data.loaders import ClipBatches, PoseBatches
+from lib.data.loaders import ClipBatches, DrawnBatches, PoseBatches
 from lib.data.poses import pad, shorten, trim
 from lib.settings import StudyError
 
@@ -229,6 +230,40 @@ def test_padding_keeps_each_clip_and_fills_with_zeros():
     assert np.array_equal(batch[1, :5], clip_of(1, 5))
     assert not batch[0, 3:].any()
     assert not batch[1, 5:].any()
+
+
+# ---- drawn poses ---------------------------------------------------------------------------------------
+
+
+def drawn_training(lengths=(5, 9, 30, 12, 7), batch_size=2, **options):
+    """Clips of hands at random places, to be drawn on 24 × 24 pixels, eight frames each."""
+    rng = np.random.default_rng(0)
+    clips = [np.concatenate([rng.random((n, JOINTS, 2)), np.ones((n, JOINTS, 1))], 2) for n in lengths]
+    clips = [clip.astype(np.float32) for clip in clips]
+    form = {"frames": 8, "size": 24, "drawing": Drawing(third="movement"), "layout": HANDS}
+    return clips, DrawnBatches(clips, np.arange(len(clips)), 10, batch_size, **form, **options)
+
+
+def test_drawn_clips_are_the_poses_at_even_moments_drawn():
+    clips, batches = drawn_training()
+    pen, drawn = Pen(Drawing(third="movement"), HANDS), np.concatenate([batch for batch, _ in contents(batches)])
+    assert drawn.shape == (5, 8, 24, 24, 3)
+    assert drawn.dtype == np.float32
+    for clip, image in zip(clips, drawn, strict=True):
+        moments = np.linspace(0, len(clip) - 1, 8)
+        np.testing.assert_allclose(image, pen.draw(resample(clip, moments), 24), atol=1e-6)
+
+
+def test_drawn_clips_are_varied_anew_in_each_epoch_and_the_same_for_the_same_seed():
+    how = PoseAugment(rotation=20, speed=0.3, crop=0.2, mirror=0.5, splice=0.5)
+    batches, again, other = (drawn_training(vary=how, seed=seed)[1] for seed in (1, 1, 2))
+    assert all(type(array) is np.ndarray for pair in (batches[i] for i in range(len(batches))) for array in pair)
+    assert same(batches, again)
+    assert not same(batches, other)
+    assert sorted(np.concatenate([targets.argmax(1) for _, targets in contents(batches)])) == [0, 1, 2, 3, 4]
+    again.set_epoch(1)
+    assert not same(batches, again)
+    assert {batch.shape[1:] for batch, _ in contents(again)} == {(8, 24, 24, 3)}
 
 
 def test_no_clips_are_refused():

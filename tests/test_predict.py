@@ -49,6 +49,15 @@ def test_hands_of_an_archive_get_the_logits_of_evaluation(of_hands, monkeypatch,
 
 
 @pytest.mark.parametrize("which", ["run", "tflite", "onnx", "tflite-stream", "onnx-stream"])
+def test_hands_are_drawn_for_a_model_that_reads_drawings(of_drawn, monkeypatch, which):
+    name = of_drawn.here(monkeypatch)
+    model = open_model(name if which == "run" else of_drawn.files[which])
+    check_same(of_drawn, "hands", model)
+    assert (model.layout.name, model.stream) == ("hands-42", None)  # a camera has hands to find first
+    assert read_metadata(of_drawn.files["onnx"])[0]["input"]["clip"]["drawing"]["third"] == "movement"
+
+
+@pytest.mark.parametrize("which", ["run", "tflite", "onnx", "tflite-stream", "onnx-stream"])
 def test_videos_get_the_logits_of_evaluation(of_videos, monkeypatch, which):
     name = of_videos.here(monkeypatch)
     check_same(of_videos, "videos", open_model(name if which == "run" else of_videos.files[which]))

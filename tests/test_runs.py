@@ -25,7 +25,7 @@ from lib.models.weights import WEIGHTS
 from lib.paths import RECIPES
 from lib.predictions import Predictions
 from lib.recipes import read_recipe, shortened
-from lib.runs import ClipRun, PoseRun, open_run, predict
+from lib.runs import ClipRun, DrawnRun, PoseRun, open_run, predict
 from lib.settings import StudyError
 from lib.study import RunSpec
 from lib.transfer import refuse_twins
@@ -624,6 +624,27 @@ def test_shown_clips_are_those_that_the_model_gets(clip_study):
     assert glosses == [GLOSSES[1], GLOSSES[2]]
     varied, _ = run.show("train", 2, vary=True)
     assert varied.shape == clips.shape
+
+
+def test_a_run_on_drawn_poses_trains_from_the_pose_store_and_says_what_it_reads(study, recipes):
+    recipe = {name: value for name, value in CLIP_RECIPE.items() if name != "augment"}
+    recipes("drawn", recipe | {"drawing": {"third": "fingers"}, "augment": {"rotation": 10, "splice": 0.5}})
+    study.runs.append(RunSpec(recipe="drawn"))
+    run = open_run(study, "drawn")
+    assert type(run) is DrawnRun
+    clips, glosses = run.show("test", 2)
+    assert clips.shape == (2, 4, 32, 32, 3)
+    assert (clips.max((1, 2, 3))[:, :2] > 0.9).all()
+    assert glosses == [GLOSSES[1], GLOSSES[2]]
+    model = run.build()
+    history = run.train(model)
+    metrics = score(run, model, "test")
+    assert (metrics["input"], metrics["frames"], metrics["size"]) == ("drawn", 4, 32)
+    assert metrics["n"] == len(run.clips("test"))
+    again = DrawnRun(study, "drawn")
+    pd.testing.assert_frame_equal(again.train(again.build()), history)
+    study.runs[-1] = RunSpec(recipe="drawn", set={"drawing.thickness": 2})
+    assert not (DrawnRun(study, "drawn").open_folder("train") / "best.weights.h5").exists()  # drawn otherwise
 
 
 def test_a_run_of_another_kind_of_model_is_refused(clip_study):

@@ -35,7 +35,7 @@ from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.oracles import hyperband_plan
 from lib.paths import home
-from lib.recipes import ClipRecipe, PoseRecipe, Training, read_recipe
+from lib.recipes import AnyRecipe, PoseRecipe, Training, read_recipe
 from lib.settings import StudyError
 from lib.study import SearchSpec, Study, load_study
 
@@ -233,7 +233,7 @@ def measure(study: Study, train: int, val: int, frames: float) -> list[Cost]:
     return costs
 
 
-def trainings(study: Study) -> Iterator[tuple[list[str], PoseRecipe | ClipRecipe, int]]:
+def trainings(study: Study) -> Iterator[tuple[list[str], AnyRecipe, int]]:
     """The names, the recipe and the number of epochs of each search, and of the runs of each recipe."""
     for search in study.searches:
         config = read_recipe(search.recipe, {**search.set, **search.trial})
@@ -244,7 +244,7 @@ def trainings(study: Study) -> Iterator[tuple[list[str], PoseRecipe | ClipRecipe
         yield [name for name, _ in spec.runs()], config, _epochs(config)
 
 
-def _operations(config: PoseRecipe | ClipRecipe) -> float | None:
+def _operations(config: AnyRecipe) -> float | None:
     """Multiply-adds of a clip in 1e9, by the published number for the published clip; None where there is none."""
     place = family_of(config.model).published
     if not place:
@@ -254,7 +254,7 @@ def _operations(config: PoseRecipe | ClipRecipe) -> float | None:
     return published["multiply_adds"] * config.frames * config.size**2 / (frames * height * width)
 
 
-def _epochs(config: PoseRecipe | ClipRecipe) -> int:
+def _epochs(config: AnyRecipe) -> int:
     steps = (getattr(config, name, None) for name in ("pretrain", "head", "train"))
     return sum(step.epochs for step in steps if step)
 
@@ -267,7 +267,7 @@ def search_epochs(spec: SearchSpec, recipe: Training) -> int:
     return sum(hyperband if tuner == "hyperband" else others for tuner in spec.tuners)
 
 
-def measure_step(config: PoseRecipe | ClipRecipe, study: Study, frames: int) -> tuple[float, int, int]:
+def measure_step(config: AnyRecipe, study: Study, frames: int) -> tuple[float, int, int]:
     """Train a recipe's network for two steps. Returns seconds for each clip, bytes of memory, and parameters.
 
     frames: of a clip with poses, of which the recipe may read fewer.

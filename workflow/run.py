@@ -80,7 +80,7 @@ def check(study: Study, *, generated: bool) -> None:
         check_data(study)
     for spec in (*map(study.origin, study.runs), *study.searches):
         read_recipe(spec.recipe, spec.set)
-        sources = READABLE[spec.family().kind]
+        sources = READABLE[spec.reads()]
         if not set(sources) & set(study.sources):
             raise StudyError(
                 f"study {study.name}: recipe '{spec.recipe}' reads {' or '.join(sources)}, the study has "

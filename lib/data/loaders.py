@@ -17,6 +17,7 @@ import numpy as np
 
 from lib.data.augment import ClipAugment, PoseAugment, augment_clip, resize
 from lib.data.clip_store import read_layers
+from lib.data.drawing import Drawing, Pen
 from lib.data.layouts import Layout
 from lib.data.poses import pad, shorten
 from lib.data.video import sample_frames
@@ -92,20 +93,24 @@ class PoseBatches(Batches):
     the torch backend. Clips of similar length share a batch, so there is little padding.
     """
 
+    on_cpu = False  # always
+
     def __init__(
         self,
         clips: list[np.ndarray],
         *args: Any,
         max_frames: int,
+        least: int = 1,
         pad_to: int = 8,
         layout: Layout | None = None,
         **options: Any,
     ) -> None:
         """Take clips, each (frames, joints, 3), and the other arguments of Batches; `vary` needs `layout`.
 
-        Longer clips are resampled to `max_frames`; batches are padded to a multiple of `pad_to` frames.
+        Longer clips are resampled to `max_frames`, shorter ones to `least`; batches are padded to a multiple of
+        `pad_to` frames.
         """
-        self.max_frames, self.pad_to = max_frames, pad_to
+        self.least, self.max_frames, self.pad_to = least, max_frames, pad_to
         self.lengths = np.array([len(clip) for clip in clips])
         super().__init__(clips, *args, **options)
         self.teach: Callable[[Any, Any], Any] | None = None  # poses, targets -> the targets instead; see lib.transfer
@@ -121,9 +126,10 @@ class PoseBatches(Batches):
 
         from lib.data.pose_augment import AugmentedPoses
 
-        device = keras.ops.zeros(()).device
+        device = torch.device("cpu") if self.on_cpu else keras.ops.zeros(()).device
         self.on_gpu = device.type == "cuda"
-        self.augmented = AugmentedPoses(self.clips, self.vary, layout, device, self.max_frames, self.pad_to)
+        form = {"max_frames": self.max_frames, "least": self.least, "pad_to": self.pad_to}
+        self.augmented = AugmentedPoses(self.clips, self.vary, layout, device, **form)
         self.one_hot = torch.from_numpy(self.one_hot).to(device)
         # The clips in order of their glosses, and where each gloss begins. Without labels each clip is alone.
         labels = np.arange(len(self.clips)) if self.labels is None else self.labels
@@ -138,7 +144,7 @@ class PoseBatches(Batches):
     def _read(self, number: int) -> np.ndarray | torch.Tensor:
         rows = self.order[number]
         if self.vary is None:
-            return pad([shorten(self.clips[row], self.max_frames) for row in rows], self.pad_to)
+            return pad([shorten(self.clips[row], self.max_frames, self.least) for row in rows], self.pad_to)
         rng, gloss = np.random.default_rng([self.seed, self.epoch, number]), self.gloss[rows]
         others = self.by_gloss[self.begin[gloss] + rng.integers(self.count[gloss])]
         return self.augmented.batch(rows, others, rng)
@@ -148,6 +154,27 @@ class PoseBatches(Batches):
             return super()._targets(number)
         labels = self.labels[self.order[number]]
         return self.one_hot[self.augmented.to_device(labels)]
+
+
+class DrawnBatches(PoseBatches):
+    """Batches of drawn poses, float32 (batch, frames, size, size, 3) in [0, 1], on every backend.
+
+    The poses are varied before they are drawn, and all clips are resampled to `frames` frames.
+    """
+
+    on_cpu = True
+    _shuffle = Batches._shuffle
+
+    def __init__(
+        self, clips: list[np.ndarray], *args: Any, frames: int, size: int, drawing: Drawing, layout: Layout, **more: Any
+    ) -> None:
+        """Take clips, each (frames', joints, 3) in `layout`, and the other arguments of Batches."""
+        self.pen, self.size = Pen(drawing, layout), size
+        super().__init__(clips, *args, max_frames=frames, least=frames, pad_to=1, layout=layout, **more)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        poses, *targets = map(np.asarray, super().__getitem__(number))
+        return np.stack([self.pen.draw(clip, self.size) for clip in poses]), *targets
 
 
 class ClipBatches(Batches):

@@ -47,17 +47,17 @@ class PoseClips:
 
 
 def draw_positions(
-    lengths: np.ndarray, how: PoseAugment, rng: np.random.Generator, max_frames: int, pad_to: int
+    lengths: np.ndarray, how: PoseAugment, rng: np.random.Generator, max_frames: int, pad_to: int, least: int = 1
 ) -> np.ndarray:
     """Where to sample clips of these lengths: crop both ends, change the speed overall and, smoothly, within.
 
     Drawn without a device, as the number of frames is needed to lay out the batch.
-    Returns fractional frame numbers, float64 (batch, frames), PADDING after the end; a clip has 1 to `max_frames`
-    frames, and the batch a multiple of `pad_to`.
+    Returns fractional frame numbers, float64 (batch, frames), PADDING after the end; a clip has `least` to
+    `max_frames` frames, and the batch a multiple of `pad_to`.
     """
     crop, start, speed, bend = rng.uniform([[0], [0], [-1], [-1]], 1, (4, len(lengths)))
     cut = how.crop * crop * (lengths - 1)
-    counts = np.clip(np.round((lengths - cut) * (1 + how.speed * speed)), 1, max_frames)[:, None]
+    counts = np.clip(np.round((lengths - cut) * (1 + how.speed * speed)), least, max_frames)[:, None]
     number = np.arange(-(-counts.max() // pad_to) * pad_to)
     span, steps = (lengths - 1 - cut)[:, None], np.maximum(counts - 1, 1)
     bent = (how.warp * bend)[:, None] * np.sin(np.pi * number / steps) / np.pi
@@ -75,10 +75,12 @@ class AugmentedPoses:
         device: torch.device | str,
         max_frames: int,
         pad_to: int,
+        least: int = 1,
     ) -> None:
         """Take clips, each float32 (frames, joints, 3); see `draw_positions` for the frames of a batch."""
         self.clips, self.augmenter, self.how = PoseClips(clips, device), PoseAugmenter(how, layout, device), how
-        self.lengths, self.max_frames, self.pad_to = np.array([len(clip) for clip in clips]), max_frames, pad_to
+        self.lengths = np.array([len(clip) for clip in clips])
+        self.form = {"max_frames": max_frames, "pad_to": pad_to, "least": least}
 
     def batch(self, rows: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """Augment clips `rows`, spliced with `others` of the same glosses: splice, time, space, then what is lost.
@@ -87,7 +89,7 @@ class AugmentedPoses:
         the state of `rng`, and on the kind of device.
         """
         lengths = self.lengths[rows]
-        positions = draw_positions(lengths, self.how, rng, self.max_frames, self.pad_to)
+        positions = draw_positions(lengths, self.how, rng, **self.form)
         scale = (self.lengths[others] - 1) / np.maximum(lengths - 1, 1)  # the same moment in the other clip
         there = np.where(positions >= 0, positions * scale[:, None], PADDING)
         rows, others = self.to_device(np.stack([rows, others]))

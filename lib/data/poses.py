@@ -159,9 +159,10 @@ def _segment(clip: Any, frames: int) -> slice:
     return slice(first, max(round(end * ratio), first + 1))
 
 
-def shorten(clip: np.ndarray, max_frames: int) -> np.ndarray:
-    """Resample a clip of poses evenly to `max_frames` if it is longer."""
-    return clip if len(clip) <= max_frames else resample(clip, np.linspace(0, len(clip) - 1, max_frames))
+def shorten(clip: np.ndarray, max_frames: int, least: int = 1) -> np.ndarray:
+    """Resample a clip of poses evenly to `max_frames` if it is longer, and to `least` if it is shorter."""
+    frames = min(max(len(clip), least), max_frames)
+    return clip if len(clip) == frames else resample(clip, np.linspace(0, len(clip) - 1, frames))
 
 
 def trim(clip: np.ndarray) -> np.ndarray:

@@ -14,10 +14,10 @@ from torch import nn
 from lib.data.layouts import LAYOUTS
 from lib.export import CLIP, EMBEDDING, IMAGE, LOGITS, Inputs, network, write
 from lib.export.files import FORMATS, Runner, embed_clip, run_clip, stream_clip
-from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import replacing
 from lib.predictions import Predictions
+from lib.recipes import ClipRecipe, DrawnRecipe
 from lib.runs import Run, embed_batch
 from lib.settings import load_yaml
 
@@ -182,12 +182,13 @@ def describe(run: Run, form: str, precision: str, outputs: Iterable[str] = (LOGI
 
 def describe_input(run: Run) -> dict[str, Any]:
     """How a program prepares a clip: its shape, (1, frames, …), and the rest in words."""
-    config, kind = run.config, family_of(run.config.model).kind
-    if kind == "clips":
-        how = run.study.clips
+    config, how = run.config, run.study.clips
+    if isinstance(config, ClipRecipe):
         size = {"shape": [1, config.frames, config.size, config.size, 3]}
         size |= {"stored": how.size, "margin": how.margin, "find_person": how.find_person}
-    else:
-        joints = list(LAYOUTS[run.study.layout].joints)
-        size = {"shape": [1, config.max_frames, len(joints), 3], "joints": joints}
-    return size | TEXTS["inputs"][kind]
+        return size | TEXTS["inputs"]["clips"]
+    joints = list(LAYOUTS[run.study.layout].joints)
+    if isinstance(config, DrawnRecipe):
+        size = {"shape": [1, config.frames, config.size, config.size, 3], "joints": joints}
+        return size | {"drawing": config.drawing.model_dump()} | TEXTS["inputs"]["drawn"]
+    return {"shape": [1, config.max_frames, len(joints), 3], "joints": joints} | TEXTS["inputs"]["poses"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from lib.data.drawing import Drawing, Pen
 from lib.data.layouts import LAYOUTS, Layout
 from lib.data.poses import pad
 from lib.export import CLIP, EMBEDDING, IMAGE
@@ -28,9 +29,10 @@ PAD_TO = 8  # frames, as `PoseBatches` pads
 class Model:
     """A model that names signs, and how it wants to see them.
 
-    name: "<study>/<run>". glosses: in the order of the logits. layout: of a pose model, None for a video model.
-    frames: how many a video model reads; the most that a pose model does. size: pixels on a side of a video model's
-    clip. store: how its videos are cropped and stored first. known_from: the least score (see `score`) of a sign that
+    name: "<study>/<run>". glosses: in the order of the logits. layout: of the poses that it reads, None if it reads
+    videos. pen: draws them for a video model of drawn poses. frames: how many a video model reads; the most that a pose
+    model does. size: pixels on a side of a video model's clip, 0 of a pose model. store: how videos are cropped and
+    stored first where it reads them. known_from: the least score (see `score`) of a sign that
     the model knows; -inf where that was not measured. run: float32 (1 or more, frames, …) to logits. stream: of a file
     that reads frame by frame, for cameras. embed: as `run`, to embeddings; None where the model gives none. checksum:
     SHA-256 of the trained weights, the same for a run and all its files; "" where embed is None.
@@ -49,6 +51,7 @@ class Model:
     stream: Stream | None = None
     embed: Callable[[np.ndarray], np.ndarray] | None = None
     checksum: str = ""
+    pen: Pen | None = None
 
     def logits(self, clips: Iterable[np.ndarray]) -> np.ndarray:
         """Logits float32 (n, glosses) of clips as `Recording.read` gives them, each float32 (frames, …)."""
@@ -67,7 +70,7 @@ class Model:
     def _batches(self, clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         remaining = iter(clips)
         while waiting := [*islice(remaining, self.batch)]:
-            yield pad(waiting, self.pad_to) if self.layout else np.stack(waiting)
+            yield np.stack(waiting) if self.size else pad(waiting, self.pad_to)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -129,13 +132,14 @@ def _open_file(path: Path, threads: int) -> Model:
         name=description["name"],
         glosses=glosses,
         layout=layout,
+        pen=Pen(Drawing(**about["drawing"]), layout) if "drawing" in about else None,
         frames=description["frames"],
-        size=0 if layout else about["shape"][-2],
+        size=about["shape"][-2] if "drawing" in about or not layout else 0,
         store=ClipStore(size=about.get("stored", ClipStore().size), **store),
         known_from=_known_from(description["name"]),
         run=lambda clips: np.concatenate([run_clip(runner, clip[None]) for clip in clips]),
         pad_to=description["frames"],
-        stream=Stream(path, threads) if IMAGE in description["input"] else None,
+        stream=Stream(path, threads) if IMAGE in description["input"] and not layout else None,
         embed=(lambda clips: np.concatenate([embed_clip(runner, clip[None]) for clip in clips])) if embeds else None,
         checksum=description["checksum"] if embeds else "",
     )
@@ -143,7 +147,7 @@ def _open_file(path: Path, threads: int) -> Model:
 
 def _open_run(study_name: str, run_name: str) -> Model:
     study = load_study(study_name, Path(), require_data=False)  # nothing of its data is read
-    spec, _ = study.find_run(run_name)
+    study.find_run(run_name)  # says what there is, before anything is read
     try:
         backend = json.loads(study.paths.metrics(run_name).read_text())["backend"]
     except FileNotFoundError:
@@ -153,15 +157,16 @@ def _open_run(study_name: str, run_name: str) -> Model:
     os.environ.setdefault("KERAS_BACKEND", backend)  # before Keras is imported, here
     from lib.runs import embed_batch, open_run, predict_batch
 
-    poses = study.origin(spec).family().kind == "poses"
     run = open_run(study, run_name)
-    model = run.trained()
+    model, config = run.trained(), run.config
+    layout, drawing = LAYOUTS[study.layout] if config.reads == "poses" else None, getattr(config, "drawing", None)
     return Model(
         name=f"{study.name}/{run_name}",
         glosses=run.glosses,
-        layout=LAYOUTS[study.layout] if poses else None,
-        frames=run.config.max_frames if poses else run.config.frames,
-        size=0 if poses else run.config.size,
+        layout=layout,
+        pen=Pen(drawing, layout) if drawing else None,
+        frames=run.example().shape[1] if hasattr(config, "size") else config.max_frames,
+        size=getattr(config, "size", 0),
         store=study.clips,
         known_from=_known_from(f"{study.name}/{run_name}"),
         run=lambda clips: predict_batch(model, clips),

@@ -149,8 +149,11 @@ def pose_recording(poses: np.ndarray, fps: float | None, path: str, model: Model
     hands = np.any([poses[:, model.layout.parts[side], 2].any(1) for side in SIDES], axis=0)
 
     def read(start: int, end: int) -> np.ndarray:
-        """Without empty frames at the ends, and no longer than the model reads."""
-        return shorten(trim(poses[start:end]), model.frames)
+        """Without empty frames at the ends, and no longer than the model reads; drawn if it reads drawings."""
+        clip = trim(poses[start:end])
+        if model.pen:
+            return model.pen.draw(shorten(clip, model.frames, least=model.frames), model.size)
+        return shorten(clip, model.frames)
 
     return Recording(len(poses), fps, read, hands, poses)
 

@@ -1,0 +1,83 @@
+"""Poses drawn as clips of images, for models that read videos: hands alone, without people, clothes and rooms.
+
+PoseConv3D (Duan et al. 2022, https://arxiv.org/abs/2104.13586) reads joints as heat maps; here bones are lines, so that
+it shows which joint follows which.
+"""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from lib.data.layouts import FINGERS, SIDES, Layout
+from lib.settings import Settings
+
+SHIFT = 4  # binary digits after the point in coordinates of OpenCV's lines
+WHITE = 255
+FAR = 4  # sides of the image; where a line ends that leaves it, as OpenCV's coordinates are bounded
+
+
+class Drawing(Settings):
+    """How poses are drawn: the bones of the left hand in the first channel, of the right hand in the second."""
+
+    thickness: int = Field(1, ge=1, description="of the lines: 1 is one pixel with soft edges, 2 three, 3 five")
+    margin: float = Field(0.1, ge=0, description="around where the joints go, as a share of the longer side")
+    third: Literal["none", "fingers", "movement"] = Field(
+        "none",
+        description="in the third channel: each finger in a grey of its own, or where wrists and finger tips came from",
+    )
+
+
+class Pen:
+    """Draws poses in a layout; the bones of a body and lips, if there are any, in the third channel."""
+
+    def __init__(self, how: Drawing, layout: Layout) -> None:
+        """Note which bones are drawn in which channel, with which grey; see `Drawing`."""
+        self.how, self.strokes = how, []  # channel, grey, the bones as pairs of joints (n, 2)
+        edges = np.array(layout.edges)
+        hands = [layout.parts[side] for side in SIDES]
+        of_hand = [np.isin(edges, np.arange(part.start, part.stop)).all(1) for part in hands]
+        self.strokes += [(channel, WHITE, edges[here]) for channel, here in enumerate(of_hand)]
+        rest = edges[~np.any(of_hand, axis=0)]
+        if len(rest):
+            self.strokes.append((2, WHITE, rest))
+        chains = [edges[here].reshape(len(FINGERS), -1, 2) for here in of_hand]
+        if how.third == "fingers":
+            greys = np.linspace(0, WHITE, len(FINGERS) + 1)[1:].tolist()
+            self.strokes += [(2, grey, chain) for hand in chains for grey, chain in zip(greys, hand, strict=True)]
+        ends = [[part.start, *chain[:, -1, 1]] for part, chain in zip(hands, chains, strict=True)]
+        self.ends = np.concatenate(ends) if how.third == "movement" else np.zeros(0, int)
+
+    def draw(self, poses: np.ndarray, size: int) -> np.ndarray:
+        """Draw a clip of poses (frames, joints, 3), cropped to the square around all places where a joint is seen.
+
+        A bone is drawn where both of its joints are seen, so a missing hand leaves nothing behind, and a clip without
+        joints is black. Returns float32 (frames, size, size, 3) in [0, 1].
+        """
+        seen, points = poses[..., 2] > 0, self._to_pixels(poses, size)
+        planes = np.zeros((len(poses), 3, size, size), np.uint8)
+        for channel, grey, bones in self.strokes:
+            _draw_lines(planes[:, channel], points[:, bones], seen[:, bones].all(2), grey, self.how.thickness)
+        if len(self.ends):
+            trails = np.stack([points[:-1, self.ends], points[1:, self.ends]], 2)
+            moved = seen[:-1, self.ends] & seen[1:, self.ends]
+            _draw_lines(planes[1:, 2], trails, moved, WHITE, self.how.thickness)
+        return np.multiply(planes.transpose(0, 2, 3, 1), np.float32(1 / WHITE), order="C")
+
+    def _to_pixels(self, poses: np.ndarray, size: int) -> np.ndarray:
+        """Where joints are in the image, as `_draw_lines` takes them, int32 (frames, joints, 2)."""
+        xy, seen = poses[..., :2], poses[..., 2] > 0
+        if not seen.any():
+            return np.zeros(xy.shape, np.int32)
+        low, high = xy[seen].min(0), xy[seen].max(0)
+        side = max((high - low).max() * (1 + 2 * self.how.margin), np.finfo(np.float32).tiny)
+        pixels = ((xy - (low + high) / 2) / side + 0.5) * size - 0.5  # the centre of the first pixel is 0
+        return np.round(pixels.clip(-FAR * size, FAR * size) * 2**SHIFT).astype(np.int32)
+
+
+def _draw_lines(planes: np.ndarray, lines: np.ndarray, drawn: np.ndarray, grey: float, thickness: int) -> None:
+    """Draw lines (frames, n, 2 ends, 2) on planes (frames, size, size), smoothly; drawn: which of them, (frames, n)."""
+    for plane, here, which in zip(planes, lines, drawn, strict=True):
+        if which.any():
+            cv2.polylines(plane, list(here[which]), False, grey, thickness, cv2.LINE_AA, SHIFT)

@@ -1,0 +1,164 @@
+"""Drawn poses: every bone where arithmetic says, each hand in its channel, and nothing where nothing is seen."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lib.data.drawing import Drawing, Pen
+from lib.data.layouts import LAYOUTS, SIDES
+
+HANDS = LAYOUTS["hands-42"]
+SIZE = 32
+NO_MARGIN = {"margin": 0.0}
+FULL = 0.9  # of a smooth line one pixel wide
+
+
+def draw(poses, layout=HANDS, size=SIZE, **how):
+    return Pen(Drawing(**how), layout).draw(poses, size)
+
+
+def poses_of(joints, frames=1, layout=HANDS):
+    """A clip in which only these joints are seen, {name: (x, y)}, all the time."""
+    poses = np.zeros((frames, len(layout.joints), 3), np.float32)
+    for name, xy in joints.items():
+        poses[:, layout.joints.index(name)] = *xy, 1
+    return poses
+
+
+def hands(rng, frames=6):
+    """A clip of two hands in which all joints are seen."""
+    return np.concatenate([rng.random((frames, len(HANDS.joints), 2)), np.ones((frames, len(HANDS.joints), 1))], 2)
+
+
+def test_a_bone_is_a_line_between_its_joints_as_wide_as_asked_and_black_elsewhere():
+    # The first bone goes from the left edge to the right edge, a quarter of the height down; the clip's places span
+    # 32 × 32, so a unit is a pixel and the first pixel's centre is at 1/2.
+    ends = {"left_hand_wrist": (0.5, 8.5), "left_thumb_1": (31.5, 8.5)}
+    corners = {"right_hand_wrist": (0, 0), "right_little_4": (32, 32)}  # no bone is between these two
+    image = draw(poses_of(ends | corners), thickness=1, **NO_MARGIN)[0]
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image.dtype == np.float32
+    assert (image[8, 1:-1, 0] > FULL).all()
+    away = np.delete(image[..., 0], [7, 8, 9], axis=0)
+    assert not away.any()
+    assert not image[..., 1:].any()
+
+
+@pytest.mark.parametrize(("thickness", "pixels"), [(1, 1), (2, 3), (3, 5)])
+def test_thickness_says_how_many_pixels_are_white(thickness, pixels):
+    ends = {"left_hand_wrist": (0, 16.5), "left_thumb_1": (32, 16.5)}
+    corners = {"right_hand_wrist": (0, 0), "right_little_4": (32, 32)}
+    column = draw(poses_of(ends | corners), thickness=thickness, **NO_MARGIN)[0, :, 16, 0]
+    assert (column > FULL).sum() == pixels
+    assert (column > 0).sum() == pixels + 2
+    assert abs(np.average(np.arange(SIZE), weights=column) - 16) < 0.1
+
+
+def test_a_clip_is_cropped_to_the_square_around_all_its_joints_with_a_margin():
+    rng = np.random.default_rng(0)
+    clip = hands(rng) * (3, 1, 1) + (100, -7, 0)  # three times as wide as high
+    image = draw(clip, size=100, margin=0.25, thickness=1).max((0, 3))
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+    across, down = (100 / 1.5 * extent / 3 for extent in np.ptp(clip[..., :2], axis=(0, 1)))
+    np.testing.assert_allclose([columns[0], columns[-1] + 1], [50 - across / 2, 50 + across / 2], atol=2)
+    np.testing.assert_allclose([rows[0], rows[-1] + 1], [50 - down / 2, 50 + down / 2], atol=2)
+
+
+@settings(max_examples=30)
+@given(scale=st.floats(1e-3, 1e4), x=st.floats(-1e3, 1e3), y=st.floats(-1e3, 1e3))
+def test_units_and_places_do_not_matter(scale, x, y):
+    clip = hands(np.random.default_rng(0))
+    moved = clip * (scale, scale, 1) + (x, y, 0)
+    np.testing.assert_allclose(draw(moved), draw(clip), atol=0.3)  # coordinates are rounded to a sixteenth of a pixel
+
+
+def test_each_hand_is_in_its_channel_and_a_missing_one_leaves_nothing_behind():
+    clip = hands(np.random.default_rng(0))
+    for channel, side in enumerate(SIDES):
+        alone = clip.copy()
+        alone[:, HANDS.parts[side], 2] = 0
+        image = draw(alone)
+        assert not image[..., channel].any()
+        assert image[..., 1 - channel].any(axis=(1, 2)).all()
+
+
+def test_a_bone_with_a_missing_end_is_not_drawn():
+    clip = hands(np.random.default_rng(0))
+    joint = HANDS.joints.index("left_index_2")
+    lost = clip.copy()
+    lost[:, joint] = 0
+    whole, part = draw(clip), draw(lost)
+    assert (part <= whole).all()
+    assert part[..., 0].sum() < whole[..., 0].sum()
+    moved = lost.copy()
+    moved[:, joint, :2] = 0.3  # where a joint would be that is not seen does not matter
+    np.testing.assert_array_equal(draw(moved), part)
+
+
+@pytest.mark.parametrize("third", ["none", "fingers", "movement"])
+def test_mirrored_poses_draw_the_mirrored_picture(third):
+    clip = hands(np.random.default_rng(1))
+    clip[:, HANDS.parts["left"], 0] += 1.1  # beside the other, as what is drawn last covers what was there
+    mirrored = clip.copy()
+    mirrored[..., 0] = -mirrored[..., 0]
+    left, right = np.array(HANDS.pairs).T
+    mirrored[:, [*left, *right]] = mirrored[:, [*right, *left]]
+    image, other = draw(clip, size=64, third=third), draw(mirrored, size=64, third=third)[:, :, ::-1]
+    other = other[..., [1, 0, 2]]
+    assert abs(image - other).mean() < 0.01
+    assert (abs(image - other) > 0.5).mean() < 0.002  # lines are rounded to the sixteenth of a pixel, from the left
+
+
+@pytest.mark.parametrize("third", ["none", "fingers", "movement"])
+def test_a_clip_without_hands_is_black(third):
+    assert not draw(np.zeros((5, 42, 3), np.float32), third=third).any()
+
+
+def test_fingers_have_greys_of_their_own():
+    rows = {"thumb": 4, "index": 10, "middle": 16, "ring": 22, "little": 28}
+    joints = {f"right_{name}_{n}": (8 * n - 8, row + 0.5) for name, row in rows.items() for n in range(1, 5)}
+    joints |= {"left_hand_wrist": (0, 0), "left_little_4": (32, 32)}
+    image = draw(poses_of(joints), third="fingers", thickness=1, **NO_MARGIN)[0]
+    greys = image[list(rows.values()), 12, 2]
+    np.testing.assert_allclose(greys / greys[-1], np.arange(1, 6) / 5, atol=0.01)
+    assert (image[list(rows.values()), 12, 1] > FULL).all()
+
+
+def test_movement_is_drawn_from_where_wrists_and_finger_tips_were():
+    clip = poses_of({"left_hand_wrist": (4.5, 16.5), "left_thumb_2": (4.5, 4.5)}, frames=3)
+    clip[1, HANDS.joints.index("left_hand_wrist"), 0] = 27.5
+    clip[2, HANDS.joints.index("left_hand_wrist"), 0] = 27.5
+    for name, corner in {"right_thumb_2": (0, 0), "right_little_2": (32, 32)}.items():
+        clip[:, HANDS.joints.index(name)] = *corner, 1
+    third = draw(clip, third="movement", thickness=1, **NO_MARGIN)[..., 2]
+    assert not third[0].any()
+    assert (third[1, 16, 5:27] > FULL).all()
+    assert not np.delete(third[1], [15, 16, 17], axis=0).any()
+    assert third[2].sum() <= 3  # where it stays, a dot
+    lost = clip.copy()
+    lost[0] = 0
+    assert not draw(lost, third="movement", thickness=1)[1, ..., 2].any()
+
+
+def test_a_body_is_drawn_in_the_third_channel():
+    layout = LAYOUTS["body-hands"]
+    clip = poses_of({"neck": (0, 16.5), "right_shoulder": (32, 16.5)}, layout=layout)
+    clip[:, [layout.joints.index("nose"), layout.joints.index("left_eye")], 1] = 0
+    image = draw(clip, layout=layout, thickness=1)[0]
+    assert image[..., 2].any()
+    assert not image[..., :2].any()
+
+
+@pytest.mark.parametrize("far", [1e30, -1e30])
+def test_a_joint_far_away_is_no_error(far):
+    clip = hands(np.random.default_rng(0)).astype(np.float32)
+    clip[0, 0, 0] = far
+    assert np.isfinite(draw(clip)).all()
+
+
+@pytest.mark.parametrize("how", [{"thickness": 0}, {"margin": -1}, {"third": "depth"}, {"colour": 1}])
+def test_a_wrong_setting_is_refused(how):
+    with pytest.raises(ValidationError):
+        Drawing(**how)

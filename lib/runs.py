@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -344,6 +345,16 @@ class RgbRun(Run):
         recipe = self.config.train.model_copy(update={"batch_size": count})
         clips, targets = self.batches(split, recipe, vary=vary)[0]
         return clips, [self.glosses[label] for label in targets.argmax(1)]
+
+    @property
+    def publishable(self) -> bool:
+        """Whether reports may show its clips: frames of real people stay out of them."""
+        return self.study.synthetic or self.sees == "drawn"
+
+    def look(self, video_ids: Sequence[str], frames: int) -> np.ndarray:
+        """These clips as the model reads them, at evenly spread moments: float32 (clips, frames, size, size, 3)."""
+        (clips,) = self._batches(pd.Series(video_ids), None, len(self.glosses), len(video_ids), vary=False)[0]
+        return clips[:, np.linspace(0, clips.shape[1] - 1, frames).round().astype(int)]
 
 
 class ClipRun(RgbRun):

@@ -624,6 +624,9 @@ def test_shown_clips_are_those_that_the_model_gets(clip_study):
     assert glosses == [GLOSSES[1], GLOSSES[2]]
     varied, _ = run.show("train", 2, vary=True)
     assert varied.shape == clips.shape
+    assert not run.publishable
+    looked = run.look(run.clips("test")["video_id"][:2], 3)
+    np.testing.assert_array_equal(looked, clips[:, [0, 2, 3]])
 
 
 def test_a_run_on_drawn_poses_trains_from_the_pose_store_and_says_what_it_reads(study, recipes):
@@ -635,6 +638,7 @@ def test_a_run_on_drawn_poses_trains_from_the_pose_store_and_says_what_it_reads(
     clips, glosses = run.show("test", 2)
     assert clips.shape == (2, 4, 32, 32, 3)
     assert (clips.max((1, 2, 3))[:, :2] > 0.9).all()
+    assert run.publishable
     assert glosses == [GLOSSES[1], GLOSSES[2]]
     model = run.build()
     history = run.train(model)

@@ -49,11 +49,11 @@ class Pen:
         ends = [[part.start, *chain[:, -1, 1]] for part, chain in zip(hands, chains, strict=True)]
         self.ends = np.concatenate(ends) if how.third == "movement" else np.zeros(0, int)
 
-    def draw(self, poses: np.ndarray, size: int) -> np.ndarray:
+    def draw(self, poses: np.ndarray, size: int, images: np.ndarray | None = None) -> np.ndarray:
         """Draw a clip of poses (frames, joints, 3), cropped to the square around all places where a joint is seen.
 
         A bone is drawn where both of its joints are seen, so a missing hand leaves nothing behind, and a clip without
-        joints is black. Returns float32 (frames, size, size, 3) in [0, 1].
+        joints is black. Returns float32 (frames, size, size, 3) in [0, 1]: `images`, where it is given.
         """
         seen, points = poses[..., 2] > 0, self._to_pixels(poses, size)
         planes = np.zeros((len(poses), 3, size, size), np.uint8)
@@ -63,7 +63,10 @@ class Pen:
             trails = np.stack([points[:-1, self.ends], points[1:, self.ends]], 2)
             moved = seen[:-1, self.ends] & seen[1:, self.ends]
             _draw_lines(planes[1:, 2], trails, moved, WHITE, self.how.thickness)
-        return np.multiply(planes.transpose(0, 2, 3, 1), np.float32(1 / WHITE), order="C")
+        images = np.empty((len(poses), size, size, 3), np.float32) if images is None else images
+        for image, channels in zip(images, planes, strict=True):  # twice as fast as numpy on a transposed array
+            np.multiply(cv2.merge(list(channels)), np.float32(1 / WHITE), out=image)
+        return images
 
     def _to_pixels(self, poses: np.ndarray, size: int) -> np.ndarray:
         """Where joints are in the image, as `_draw_lines` takes them, int32 (frames, joints, 2)."""

@@ -174,7 +174,10 @@ class DrawnBatches(PoseBatches):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         poses, *targets = map(np.asarray, super().__getitem__(number))
-        return np.stack([self.pen.draw(clip, self.size) for clip in poses]), *targets
+        images = np.empty((*poses.shape[:2], self.size, self.size, 3), np.float32)
+        for clip, drawn in zip(poses, images, strict=True):
+            self.pen.draw(clip, self.size, drawn)
+        return images, *targets
 
 
 class ClipBatches(Batches):

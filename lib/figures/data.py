@@ -1,7 +1,10 @@
 """Figures of the data: the index (clips per gloss, signers, lengths, sources), stored clips, poses."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,9 @@ from lib.data.video import frames, sample_frames
 from lib.data.wlasl import SPLITS
 from lib.figures import subplots
 from lib.predictions import Predictions
+
+if TYPE_CHECKING:
+    from lib.runs import RgbRun
 
 THUMBNAIL = 96  # pixels, at least, on a side of a frame in a strip
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend that covers no bar
@@ -154,20 +160,18 @@ def contact_sheet(clips: pd.DataFrame, folder: Path, count: int = 14, title: str
     return strips(rows, glosses, title)
 
 
-def right_and_wrong(predictions: Predictions, folder: Path, count: int = 5, frames: int = 8, title: str = "") -> Figure:
-    """Strips of the first `count` clips that were classified correctly and of the first `count` that were not.
+def right_and_wrong(predictions: Predictions, run: RgbRun, count: int = 5, frames: int = 8, title: str = "") -> Figure:
+    """Strips of the first `count` clips that a run classified correctly and of the first `count` that it did not.
 
-    Each is titled with its gloss and, if misclassified, the predicted one. `folder` is the clip store.
+    Each is titled with its gloss and, if misclassified, the predicted one.
     """
     predicted = predictions.logits.argmax(1)
     correct = predicted == predictions.label
-    clips, names = [], []
-    for row in [*np.flatnonzero(correct)[:count], *np.flatnonzero(~correct)[:count]]:
+    rows, names = [*np.flatnonzero(correct)[:count], *np.flatnonzero(~correct)[:count]], []
+    for row in rows:
         gloss, taken = (predictions.glosses[label] for label in (predictions.label[row], predicted[row]))
         names.append(gloss if correct[row] else f"{gloss}, predicted as {taken}")
-        path = clip_path(folder, predictions.video_id[row])
-        clips.append(read_stored(path, lambda n: sample_frames(0, n, frames), THUMBNAIL))
-    return strips(clips, names, title)
+    return strips(run.look(predictions.video_id[rows], frames), names, title)
 
 
 def skeleton_strip(poses: np.ndarray, layout: Layout, count: int = 8, title: str = "") -> Figure:

@@ -13,6 +13,7 @@ PARTS = {
     "s3d": "bench.torch_video",
     "x3d": "bench.torch_video",
     "spobet": "bench.spobet",
+    "drawn": "bench.drawn",
     "preprocessing": "bench.preprocessing",
     "poses": "bench.poses",
     "poses-agreement": "bench.agreement",

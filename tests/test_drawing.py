@@ -151,6 +151,18 @@ def test_a_body_is_drawn_in_the_third_channel():
     assert not image[..., :2].any()
 
 
+def test_hands_are_enlarged_about_their_wrists():
+    joints = {"left_hand_wrist": (10.5, 16.5), "left_thumb_1": (15.5, 16.5), "right_thumb_1": (0.5, 0.5)}
+    joints |= {"right_thumb_2": (0.5, 6.5), "right_little_4": (31.5, 31.5)}  # without its wrist a hand stays as it is
+    clip = poses_of(joints)
+    small, large = (draw(clip, enlarge=times, thickness=1, **NO_MARGIN)[0] for times in (1, 3))
+    for image, end in ((small, 15), (large, 25)):  # the wrist is at pixel 10, and the finger five or fifteen further on
+        assert (image[16, 11:end, 0] > FULL).all()
+        assert not image[16, end + 2 :, 0].any()
+        assert not image[16, :9, 0].any()
+    np.testing.assert_array_equal(small[..., 1], large[..., 1])
+
+
 @pytest.mark.parametrize("far", [1e30, -1e30])
 def test_a_joint_far_away_is_no_error(far):
     clip = hands(np.random.default_rng(0)).astype(np.float32)
@@ -158,7 +170,7 @@ def test_a_joint_far_away_is_no_error(far):
     assert np.isfinite(draw(clip)).all()
 
 
-@pytest.mark.parametrize("how", [{"thickness": 0}, {"margin": -1}, {"third": "depth"}, {"colour": 1}])
+@pytest.mark.parametrize("how", [{"thickness": 0}, {"enlarge": 0.5}, {"margin": -1}, {"third": "depth"}, {"colour": 1}])
 def test_a_wrong_setting_is_refused(how):
     with pytest.raises(ValidationError):
         Drawing(**how)

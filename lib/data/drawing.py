@@ -22,6 +22,7 @@ class Drawing(Settings):
     """How poses are drawn: the bones of the left hand in the first channel, of the right hand in the second."""
 
     thickness: int = Field(1, ge=1, description="of the lines: 1 is one pixel with soft edges, 2 three, 3 five")
+    enlarge: float = Field(1.0, ge=1, description="times as large as they are, hands are drawn, about their wrists")
     margin: float = Field(0.1, ge=0, description="around where the joints go, as a share of the longer side")
     third: Literal["none", "fingers", "movement"] = Field(
         "none",
@@ -36,8 +37,8 @@ class Pen:
         """Note which bones are drawn in which channel, with which grey; see `Drawing`."""
         self.how, self.strokes = how, []  # channel, grey, the bones as pairs of joints (n, 2)
         edges = np.array(layout.edges)
-        hands = [layout.parts[side] for side in SIDES]
-        of_hand = [np.isin(edges, np.arange(part.start, part.stop)).all(1) for part in hands]
+        self.hands = [layout.parts[side] for side in SIDES]
+        of_hand = [np.isin(edges, np.arange(part.start, part.stop)).all(1) for part in self.hands]
         self.strokes += [(channel, WHITE, edges[here]) for channel, here in enumerate(of_hand)]
         rest = edges[~np.any(of_hand, axis=0)]
         if len(rest):
@@ -46,7 +47,7 @@ class Pen:
         if how.third == "fingers":
             greys = np.linspace(0, WHITE, len(FINGERS) + 1)[1:].tolist()
             self.strokes += [(2, grey, chain) for hand in chains for grey, chain in zip(greys, hand, strict=True)]
-        ends = [[part.start, *chain[:, -1, 1]] for part, chain in zip(hands, chains, strict=True)]
+        ends = [[part.start, *chain[:, -1, 1]] for part, chain in zip(self.hands, chains, strict=True)]
         self.ends = np.concatenate(ends) if how.third == "movement" else np.zeros(0, int)
 
     def draw(self, poses: np.ndarray, size: int, images: np.ndarray | None = None) -> np.ndarray:
@@ -55,7 +56,8 @@ class Pen:
         A bone is drawn where both of its joints are seen, so a missing hand leaves nothing behind, and a clip without
         joints is black. Returns float32 (frames, size, size, 3) in [0, 1]: `images`, where it is given.
         """
-        seen, points = poses[..., 2] > 0, self._to_pixels(poses, size)
+        seen = poses[..., 2] > 0
+        points = self._to_pixels(self._enlarge(poses[..., :2], seen), seen, size)
         planes = np.zeros((len(poses), 3, size, size), np.uint8)
         for channel, grey, bones in self.strokes:
             _draw_lines(planes[:, channel], points[:, bones], seen[:, bones].all(2), grey, self.how.thickness)
@@ -68,9 +70,16 @@ class Pen:
             np.multiply(cv2.merge(list(channels)), np.float32(1 / WHITE), out=image)
         return images
 
-    def _to_pixels(self, poses: np.ndarray, size: int) -> np.ndarray:
+    def _enlarge(self, xy: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Hands larger about their wrists, where these are seen."""
+        larger = xy.copy()
+        for hand in self.hands if self.how.enlarge > 1 else ():
+            wrist, here = xy[:, hand.start, None], seen[:, hand.start, None, None]
+            larger[:, hand] = np.where(here, wrist + self.how.enlarge * (xy[:, hand] - wrist), xy[:, hand])
+        return larger
+
+    def _to_pixels(self, xy: np.ndarray, seen: np.ndarray, size: int) -> np.ndarray:
         """Where joints are in the image, as `_draw_lines` takes them, int32 (frames, joints, 2)."""
-        xy, seen = poses[..., :2], poses[..., 2] > 0
         if not seen.any():
             return np.zeros(xy.shape, np.int32)
         low, high = xy[seen].min(0), xy[seen].max(0)

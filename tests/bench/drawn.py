@@ -1,9 +1,9 @@
 """Drawn poses: training batches of 20 frames × 112² against a heat map for each joint
 
 Ours: batches of hands, varied as the recipe `x3d-s-drawn` trains on them and drawn, float32 in [0, 1]. First row:
-against 200 clips a second. Second row: against what PoseConv3D's published code does, which draws a Gaussian for each joint of
-each frame, one after the other (deviation .6 pixels, a patch of three deviations on each side), without any variation;
-the heat maps of a hand are added up to a channel. Synthetic hands of 60 frames; one thread each.
+against 200 clips a second. Second row: against what PoseConv3D's published code does, which draws a Gaussian for each
+joint of each frame, one after the other (deviation .6 pixels, a patch of three deviations on each side), without any
+variation; the heat maps of a hand are added up to a channel. Synthetic hands of 60 frames; one thread each.
 """
 
 from collections.abc import Callable

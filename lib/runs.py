@@ -392,6 +392,8 @@ class DrawnRun(RgbRun):
         clips, augment = [self.poses[video_id] for video_id in ids], self.config.augment if vary else None
         form = {"frames": self.config.frames, "size": self.config.size}
         how = {"drawing": self.config.drawing, "layout": self.layout}
+        if black := sum(not clip[..., 2].any() for clip in clips):
+            print(f"{self.name}: {black} of {len(clips)} clips show no joints and are black")
         return DrawnBatches(clips, *data, **form, **how, vary=augment, seed=self.seed)
 
     def digest(self) -> str:

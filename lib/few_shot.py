@@ -124,9 +124,12 @@ def own_signs_from(vectors: np.ndarray, clips: pd.DataFrame, twins: pd.DataFrame
     """From which similarity on a clip shows one of somebody's own signs, from embeddings of validation clips.
 
     With OWN signs of one example each, or half of the glosses where there are fewer, PASSING of the clips of other
-    signs reach it. The rule is about other signs because what they reach hardly depends on the number of examples or
-    on whether the model was trained on the signs, while what a sign's own clips reach does (notebook 14); and
-    validation has few glosses with more than two clips.
+    signs reach it. What other signs reach hardly depends on the number of examples, nor on whether the model was
+    trained on the signs; what a sign's own clips reach does, and validation has few glosses with more than two clips.
+    Of 200 glosses that a model of WLASL2000 never saw (196 with more than three clips), with ten signs of three
+    examples, the threshold by this rule from glosses that it knows, .30, lets 86 % of the signs' clips pass, 83 % with
+    the right name, and 12 % of the clips of other signs. What 95 % of the signs' clips reach is .12 with one example
+    and .18 with three, and lets 68 % and 44 % of the others pass.
 
     vectors: (clips, width). clips: rows with video_id and gloss. twins: see `distinct`; of twins one stays.
     None where fewer than two glosses have two clips.

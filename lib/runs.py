@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,33 +13,22 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from lib.checkpoints import digest_of, is_of, open_folder
 from lib.data.clip_store import clip_path, stored_frames
 from lib.data.index import missing_count, present, read_index
 from lib.data.layouts import LAYOUTS
 from lib.data.loaders import Batches, ClipBatches, DrawnBatches, PoseBatches
-from lib.data.poses import PoseStore, shorten, trim
+from lib.data.poses import PoseStore, shorten
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
 from lib.models.weights import load_pretrained
-from lib.paths import home, replacing
 from lib.predictions import Predictions
-from lib.recipes import (
-    AnyRecipe,
-    ClipRecipe,
-    DrawnRecipe,
-    PoseRecipe,
-    Training,
-    most_epochs,
-    read_recipe,
-    shortened,
-    with_defaults,
-)
+from lib.recipes import AnyRecipe, ClipRecipe, DrawnRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened
 from lib.settings import StudyError, explain
 from lib.study import Study, find_seed
 from lib.training import BEST, compute_in_float32, fit, has_ended, prepare, read_history
 from lib.transfer import checksums, lesson, start_from
 
-IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
 FIRST = 0.3  # of the labels, where withheld glosses are; of WLASL2000's from hands, 3 of 4 have six clips or more there
 DRAWN = 8  # frames with joints that a figure of a clip needs
 
@@ -196,9 +182,8 @@ class Run:
         """Whether its training, by this recipe and on these clips, is over: its best weights are all it needs."""
         folder = self.folder / "train"
         history = read_history(folder / "history.csv")
-        return has_ended(history, "val_accuracy", self.config.train) and self._is_this(
-            folder / IDENTITY, self.identity()
-        )
+        over = has_ended(history, "val_accuracy", self.config.train)
+        return over and is_of(folder, self.config, self.identity())
 
     def identity(self) -> dict[str, Any]:
         """What its checkpoints are of, besides the recipe: seed, clips, and the weights that it got from other runs."""
@@ -208,35 +193,7 @@ class Run:
 
     def open_folder(self, step: str) -> Path:
         """Open the checkpoint folder of a training; one of another recipe, other clips or sources is set aside."""
-        folder, identity = self.folder / step, self.identity()
-        if folder.exists() and not self._is_this(folder / IDENTITY, identity):
-            number = next(n for n in itertools.count(1) if not folder.with_name(f"{step}-old-{n}").exists())
-            aside = folder.rename(folder.with_name(f"{step}-old-{number}"))
-            print(f"{self.name}, {step}: recipe, clips or source have changed; training starts from scratch")
-            print(f"The former checkpoints are kept in {os.path.relpath(aside, home())}; delete them if not needed")
-        if (folder / IDENTITY).exists():  # what a source had when it was last here
-            identity["sources"] = json.loads((folder / IDENTITY).read_text()).get("sources", {}) | identity["sources"]
-        with replacing(folder / IDENTITY) as partial:
-            partial.write_text(json.dumps({**self.config.model_dump(mode="json"), **identity}, indent=1))
-        return folder
-
-    def _is_this(self, path: Path, identity: dict[str, Any]) -> bool:
-        """Whether checkpoints with this identity file are of the same recipe and data; old ones lack some facts.
-
-        Nor is a source compared whose weights are not on this machine.
-        """
-        if not path.exists():
-            return False
-        past = json.loads(path.read_text())
-        now = self.config.model_dump(mode="json")
-        if isinstance(past.get("frames"), list):  # versions before this one wrote the lengths over the recipe's frames
-            past["lengths"] = past.pop("frames")
-            past |= {"frames": now["frames"]} if "frames" in now else {}
-        recipe = {key: past.pop(key) for key in [*past] if key not in identity}
-        sources = past.pop("sources", {})
-        if any(identity["sources"].get(name, checksum) != checksum for name, checksum in sources.items()):
-            return False
-        return with_defaults(recipe, self.config) == now and past.items() <= identity.items()
+        return open_folder(self.folder / step, self.config, self.identity())
 
     def predict(self, model: keras.Model, split: str) -> Predictions:
         """Predict every present clip of a split, in index order, and save the predictions to the report.
@@ -277,7 +234,7 @@ class PoseRun(Run):
     def __init__(self, study: Study, name: str) -> None:
         """Read the pose store, too; see Run."""
         super().__init__(study, name)
-        self.poses, self.layout = read_poses(study), LAYOUTS[study.layout]
+        self.poses, self.layout = PoseStore.load(study.paths.poses).trimmed(), LAYOUTS[study.layout]
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
 
     def build(self) -> keras.Model:
@@ -408,7 +365,7 @@ class DrawnRun(RgbRun):
     def __init__(self, study: Study, name: str) -> None:
         """Read the pose store, too; see Run."""
         super().__init__(study, name)
-        self.poses, self.layout = read_poses(study), LAYOUTS[study.layout]
+        self.poses, self.layout = PoseStore.load(study.paths.poses).trimmed(), LAYOUTS[study.layout]
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
 
     def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> DrawnBatches:
@@ -422,20 +379,6 @@ class DrawnRun(RgbRun):
     def digest(self) -> str:
         """Of the poses themselves."""
         return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
-
-
-def read_poses(study: Study) -> dict[str, np.ndarray]:
-    """The clips of the pose store by video_id, float32 (frames, joints, 3), without empty frames at the ends."""
-    store = PoseStore.load(study.paths.poses)
-    return dict(zip(store.video_id, map(trim, store.poses), strict=True))
-
-
-def digest_of(clips: list[np.ndarray]) -> str:
-    """SHA-256 of arrays one after another."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(np.ascontiguousarray(clip))
-    return digest.hexdigest()
 
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:

@@ -110,6 +110,10 @@ class PoseStore:
         with np.load(path) as store:
             return cls(store["video_id"], np.split(store["frames"], store["offsets"][1:-1]))
 
+    def trimmed(self) -> dict[str, np.ndarray]:
+        """The clips by video_id, without empty frames at the ends; see `trim`."""
+        return dict(zip(self.video_id, map(trim, self.poses), strict=True))
+
 
 def build_poses(study: Study, index: pd.DataFrame) -> tuple[PoseStore, pd.DataFrame]:
     """Read the poses of every `present` clip of the index, in index order, trimmed to [frame_start, frame_end).

@@ -183,10 +183,8 @@ class Run:
     def has_ended(self) -> bool:
         """Whether its training, by this recipe and on these clips, is over: its best weights are all it needs."""
         folder = self.folder / "train"
-        history = read_history(folder / "history.csv")
-        return has_ended(history, "val_accuracy", self.config.train) and self._is_this(
-            folder / IDENTITY, self.identity()
-        )
+        over = has_ended(read_history(folder / "history.csv"), "val_accuracy", self.config.train)
+        return over and self._is_this(folder / IDENTITY, self.identity())
 
     def identity(self) -> dict[str, Any]:
         """What its checkpoints are of, besides the recipe: seed, clips, and the weights that it got from other runs."""
@@ -200,7 +198,7 @@ class Run:
         if folder.exists() and not self._is_this(folder / IDENTITY, identity):
             number = next(n for n in itertools.count(1) if not folder.with_name(f"{step}-old-{n}").exists())
             aside = folder.rename(folder.with_name(f"{step}-old-{number}"))
-            print(f"{self.name}, {step}: recipe, clips or source have changed; training starts from scratch")
+            print(f"{self.name}, {step}: the recipe, the clips or a source have changed; training starts from scratch")
             print(f"The former checkpoints are kept in {os.path.relpath(aside, home())}; delete them if not needed")
         if (folder / IDENTITY).exists():  # what a source had when it was last here
             identity["sources"] = json.loads((folder / IDENTITY).read_text()).get("sources", {}) | identity["sources"]

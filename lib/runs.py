@@ -28,8 +28,8 @@ from lib.predictions import Predictions
 from lib.recipes import ClipRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened, with_defaults
 from lib.settings import StudyError, explain
 from lib.study import Study, find_seed
-from lib.training import BEST, compute_in_float32, fit, prepare
-from lib.transfer import lesson, start_from
+from lib.training import BEST, compute_in_float32, fit, has_ended, prepare, read_history
+from lib.transfer import checksums, lesson, start_from
 
 IDENTITY = "run.json"  # in a folder of checkpoints: what they are checkpoints of
 FIRST = 0.3  # of the labels, where withheld glosses are; of WLASL2000's from hands, 3 of 4 have six clips or more there
@@ -180,22 +180,37 @@ class Run:
         history.to_csv(path, index=False)
         return history
 
-    def open_folder(self, step: str) -> Path:
-        """Open the checkpoint folder of a training; one of another recipe or of other clips is set aside."""
-        folder = self.folder / step
+    def has_ended(self) -> bool:
+        """Whether its training, by this recipe and on these clips, is over: its best weights are all it needs."""
+        folder = self.folder / "train"
+        over = has_ended(read_history(folder / "history.csv"), "val_accuracy", self.config.train)
+        return over and self._is_this(folder / IDENTITY, self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        """What its checkpoints are of, besides the recipe: seed, clips, and the weights that it got from other runs."""
         content = self.content()
         identity = {"seed": self.seed, "clips": content["clips"], "lengths": content["frames"], "data": self.digest()}
+        return {**identity, "sources": checksums(self)}
+
+    def open_folder(self, step: str) -> Path:
+        """Open the checkpoint folder of a training; one of another recipe, other clips or sources is set aside."""
+        folder, identity = self.folder / step, self.identity()
         if folder.exists() and not self._is_this(folder / IDENTITY, identity):
             number = next(n for n in itertools.count(1) if not folder.with_name(f"{step}-old-{n}").exists())
             aside = folder.rename(folder.with_name(f"{step}-old-{number}"))
-            print(f"{self.name}, {step}: the recipe or the clips have changed; training starts from scratch")
+            print(f"{self.name}, {step}: the recipe, the clips or a source have changed; training starts from scratch")
             print(f"The former checkpoints are kept in {os.path.relpath(aside, home())}; delete them if not needed")
+        if (folder / IDENTITY).exists():  # what a source had when it was last here
+            identity["sources"] = json.loads((folder / IDENTITY).read_text()).get("sources", {}) | identity["sources"]
         with replacing(folder / IDENTITY) as partial:
             partial.write_text(json.dumps({**self.config.model_dump(mode="json"), **identity}, indent=1))
         return folder
 
     def _is_this(self, path: Path, identity: dict[str, Any]) -> bool:
-        """Whether checkpoints with this identity file are of the same recipe and data; old ones lack some facts."""
+        """Whether checkpoints with this identity file are of the same recipe and data; old ones lack some facts.
+
+        Nor is a source compared whose weights are not on this machine.
+        """
         if not path.exists():
             return False
         past = json.loads(path.read_text())
@@ -204,6 +219,9 @@ class Run:
             past["lengths"] = past.pop("frames")
             past |= {"frames": now["frames"]} if "frames" in now else {}
         recipe = {key: past.pop(key) for key in [*past] if key not in identity}
+        sources = past.pop("sources", {})
+        if any(identity["sources"].get(name, checksum) != checksum for name, checksum in sources.items()):
+            return False
         return with_defaults(recipe, self.config) == now and past.items() <= identity.items()
 
     def predict(self, model: keras.Model, split: str) -> Predictions:
@@ -251,16 +269,19 @@ class PoseRun(Run):
         self.layout = LAYOUTS[study.layout]
 
     def build(self) -> keras.Model:
-        """Build the model with the weights that the recipe starts from. Raises StudyError when there are none."""
+        """Build the model with the weights that the recipe starts from, unless its training is over.
+
+        Raises StudyError when there are none.
+        """
         model = super().build()
-        if self.config.start:
+        if self.config.start and not self.has_ended():
             start_from(model, self, open_run(*find_seed(self.study, self.config.start, self.seed)))
         return model
 
     def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True, **options: Any) -> PoseBatches:
-        """See Run; in training, the targets are those of the teachers where the recipe has them."""
+        """See Run; where the recipe has teachers, the targets of a training that is not over are theirs."""
         batches = super().batches(split, recipe, vary=vary, targets=targets, **options)
-        if self.config.distil and vary and targets:
+        if self.config.distil and vary and targets and not self.has_ended():
             how = self.config.distil
             teachers = [open_run(*find_seed(self.study, how.teachers, seed)) for seed in how.seeds]
             batches.teach = lesson(self, teachers, how.weight)

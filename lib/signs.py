@@ -7,7 +7,8 @@ python -m lib.predict some.mp4 --signs my.json          which of them does a cli
 
 A pose model gives each clip an embedding, a vector of length 1. A sign's prototype is the mean of the embeddings of its
 examples, scaled to length 1 (nearest prototypes: Snell et al. 2017, https://arxiv.org/abs/1703.05175), and a clip's
-score for it is the cosine similarity of the two, in [-1, 1].
+score for it is the cosine similarity of the two, in [-1, 1]. If even the best score is below the threshold that the
+model's description states, `own_signs_from` (see lib.few_shot), the clip shows none of these signs.
 
 The file is JSON, which other programs may read and write:
 
@@ -30,6 +31,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, FiniteFloat, StringConstraints, model_validator
 
+from lib.few_shot import prototypes
 from lib.paths import replacing
 from lib.predict import read_clip
 from lib.predict.model import Model, open_model
@@ -108,7 +110,10 @@ class Signs:
         del self.vectors[gloss]
 
     def name(self, clip: str | Path | np.ndarray, top: int = 5) -> pd.Series:
-        """The signs most like a clip with their cosine similarities, best first. Raises StudyError as `add` does."""
+        """The signs most like a clip with their cosine similarities, best first; see `Model.own_signs_from`.
+
+        Raises StudyError as `add` does.
+        """
         return self.rank(self.model.embeddings([read_clip(clip, self.model)])[0], top)
 
     def rank(self, vector: np.ndarray, top: int = 5) -> pd.Series:
@@ -119,12 +124,6 @@ class Signs:
         if known.shape[1] != len(vector):
             raise StudyError(f"the vectors of the signs have {known.shape[1]} numbers, the clip's {len(vector)}")
         return pd.Series(known @ vector, [*self.vectors]).nlargest(top)
-
-
-def prototypes(examples: Iterable[np.ndarray]) -> np.ndarray:
-    """The prototype of each sign, (signs, width) of length 1, from the embeddings (n, width) of its examples."""
-    means = np.stack([vectors.mean(0) for vectors in examples])
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 # ---- the command -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Nothing that a run gets from another one may have seen what the run is judged on
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,29 @@ from keras import ops
 
 from lib.data.twins import read_twins
 from lib.settings import StudyError
+from lib.study import find_seed
+from lib.training import BEST
 
 if TYPE_CHECKING:
     from lib.runs import Run
 
 JUDGED = ["val", "test"]
+
+
+def checksums(run: Run) -> dict[str, str]:
+    """SHA-256 of the best weights of the runs that a run starts from or learns from, by "<study>/<run>".
+
+    Those whose weights are not on this machine are left out. Raises StudyError where there is no such run.
+    """
+    start, distil = (getattr(run.config, field, None) for field in ("start", "distil"))
+    places = [(start, run.seed)] if start else []
+    places += [(distil.teachers, seed) for seed in distil.seeds] if distil else []
+    found = {}
+    for study, name in (find_seed(run.study, *place) for place in places):
+        path = study.paths.training(name) / "train" / BEST
+        if path.is_file():
+            found[f"{study.name}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def refuse_twins(run: Run, source: Run) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import strategies as st
 
 from lib.data.audit import audit
 from lib.data.holistic import FORM, VALUES
@@ -36,6 +37,12 @@ CLIPS = [
     ("train", 1, "present"), ("test", 1, "present"), ("val", 0, "present"), ("test", 2, "dropped: twice"),
 ]  # fmt: skip
 GLOSSES = ["book", "drink", "computer"]
+# Clips of any lengths, and how their batches are cut and padded.
+ANY_BATCH = {
+    "lengths": st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    "max_frames": st.integers(1, 40),
+    "pad_to": st.integers(1, 16),
+}
 
 
 def clip_of(number):

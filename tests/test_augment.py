@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers import ANY_BATCH
 from lib.data.augment import ClipAugment, PoseAugment, _view_matrix, augment_clip, resample, resize
 from lib.data.layouts import LAYOUTS
 from lib.data.pose_augment import AugmentedPoses, PoseClips
@@ -491,12 +492,7 @@ def test_clips_of_a_batch_are_varied_each_in_its_own_way():
 
 
 @settings(max_examples=60)
-@given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=6),
-    max_frames=st.integers(1, 40),
-    pad_to=st.integers(1, 16),
-    seed=st.integers(0, 1000),
-)
+@given(**ANY_BATCH, seed=st.integers(0, 1000))
 def test_batches_of_any_lengths_have_1_to_max_frames_of_each_clip_and_then_only_empty_ones(
     lengths, max_frames, pad_to, seed
 ):

@@ -43,6 +43,11 @@ def exported(tmp_path_factory):
         stale = study.paths.exported_predictions(RUN, "tflite", "int4")
         stale.parent.mkdir(parents=True)
         stale.touch()
+        # Too few clips to measure it on: a number that says from which embeddings and clips it was made.
+        patch.setattr(
+            "lib.export.run.own_signs_from",
+            lambda vectors, clips, _: vectors[(clips["label"] == 1).to_numpy(), 0].item(),
+        )
         table = write_files(open_run(study, RUN), exact)
         assert not stale.exists()
         pd.testing.assert_frame_equal(pd.read_csv(study.paths.export_table(RUN)), table, rtol=1e-4, check_dtype=False)
@@ -89,6 +94,16 @@ def test_all_files_of_a_run_have_the_checksum_of_its_weights(exported):
         about, _ = read_metadata(run.study.paths.exported(RUN, form, precision))
         assert about["checksum"] == hashlib.sha256(content).hexdigest()
         assert about["output"].keys() == {"logits", "embedding"}
+
+
+def test_every_file_and_its_card_state_from_which_similarity_on_a_clip_shows_a_sign_of_ones_own(exported):
+    run, _ = exported
+    where = run.clips("val")["label"].tolist().index(1)
+    least = embed_batch(run.trained(), [*clips(run, "val")][where])[0, 0]
+    for form, precision in FILES:
+        path = run.study.paths.exported(RUN, form, precision)
+        assert read_metadata(path)[0]["own_signs_from"] == pytest.approx(least, abs=6e-4)
+        assert f"each is below {least:.2f}." in path.with_name(f"{path.name}.md").read_text()
 
 
 @pytest.mark.parametrize(("precision", "difference", "wrong"), [

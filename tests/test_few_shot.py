@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.few_shot import accuracy, distinct, draw_episodes, few_shot
+from lib.few_shot import (
+    accuracy,
+    distinct,
+    draw_episodes,
+    draw_similarities,
+    few_shot,
+    own_signs_from,
+    prototypes,
+)
 
 NO_TWINS = pd.DataFrame({"video_id": [], "twin": []})
 
@@ -16,6 +24,11 @@ def clips_of(*ids):
 def axes(glosses, clips):
     """Clips that all lie on the axis of their gloss: vectors and glosses."""
     return np.repeat(np.eye(glosses), clips, 0), np.repeat([f"g{number}" for number in range(glosses)], clips)
+
+
+def test_a_prototype_has_length_one_and_weighs_its_examples_alike():
+    found = prototypes([np.array([[1.0, 0], [0, 1]]), np.array([[0.0, -1]])])
+    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5], [0, -1]])
 
 
 @pytest.mark.parametrize(("way", "shot"), [(5, 1), (20, 3), (20, 5)])
@@ -81,6 +94,54 @@ def test_the_same_seed_draws_the_same_episodes():
     vectors = vectors + np.random.default_rng(0).random(vectors.shape)
     first, again, other = (few_shot(vectors, glosses, [5], [1], 20, seed)["accuracy"][0] for seed in (0, 0, 1))
     assert first == again != other
+
+
+# ---- none of these signs -------------------------------------------------------------------------------
+
+
+def test_similarities_are_those_of_clips_that_are_no_examples_by_whose_they_are():
+    vectors, glosses = axes(6, 4)
+    vectors[3] = vectors[4]  # a clip of g0 that looks like g1
+    found = draw_similarities(vectors, glosses, 2, 3, np.random.default_rng(0), episodes=300)
+    assert found["other"].size == 300 * 4 * 4
+    assert found["right"].size + found["wrong"].size == 300 * 2 * 1
+    assert (found["wrong"] < 1).any()  # where g0 was chosen, that clip is no example of it
+    with_g1 = found["wrong"][found["wrong"] == 1].size
+    assert 0 < with_g1 < 300 / 10
+    with pytest.raises(ValueError, match="6 glosses have more than 3 clips, an episode needs 7"):
+        draw_similarities(vectors, glosses, 7, 3, np.random.default_rng(0))
+
+
+def test_one_in_ten_clips_of_other_signs_pass_for_one_of_ten_of_ones_own():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((120, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    clips = pd.DataFrame({"video_id": [*map(str, range(120))], "gloss": np.repeat([*map(str, range(40))], 3)})
+    least = own_signs_from(vectors, clips, NO_TWINS)
+    alike = vectors @ vectors.T
+    passing = []
+    for _ in range(200):
+        chosen = rng.permutation(40)[:10]
+        others = ~np.isin(np.arange(120) // 3, chosen)
+        passing.append((alike[np.ix_(others, 3 * chosen)].max(1) >= least).mean())
+    assert np.mean(passing) == pytest.approx(0.1, abs=0.02)
+
+
+def test_twins_among_the_clips_do_not_raise_the_threshold():
+    vectors, (_, glosses) = np.eye(16), axes(8, 2)  # no two clips are alike
+    clips = pd.DataFrame(
+        {"video_id": [f"{gloss}{number % 2}" for number, gloss in enumerate(glosses)], "gloss": glosses}
+    )
+    vectors[1::4] = vectors[2::4]  # but the second clip of every other gloss and the first of the gloss after it
+    twins = pd.DataFrame({"video_id": [f"g{n}1" for n in range(0, 8, 2)], "twin": [f"g{n}0" for n in range(1, 8, 2)]})
+    assert own_signs_from(vectors, clips, NO_TWINS) == pytest.approx(1)
+    assert own_signs_from(vectors, clips, twins) == pytest.approx(0)
+
+
+def test_there_is_no_threshold_where_no_gloss_has_two_clips_or_there_is_one_gloss():
+    clips = clips_of("a1", "b1", "c1")
+    assert own_signs_from(np.eye(3), clips, NO_TWINS) is None
+    assert own_signs_from(np.ones((2, 1)), clips_of("a1", "a2"), NO_TWINS) is None
 
 
 # ---- twins ---------------------------------------------------------------------------------------------

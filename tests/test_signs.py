@@ -1,15 +1,19 @@
 """Signs of one's own: added from a few examples, kept in a file, named by the examples that they are like."""
 
 import json
+import re
+import zipfile
 
 import numpy as np
 import pytest
 
 from helpers import clip_of
+from lib.export import tflite
+from lib.export.files import read_metadata
 from lib.predict import __main__ as predict
 from lib.predict import open_model, read_clip
 from lib.settings import StudyError
-from lib.signs import Signs, main, prototypes
+from lib.signs import Signs, main
 
 EXAMPLES = {"tree": [1, 4], "house": [7], "bird": [2, 9, 11]}  # clips of `clip_of` by sign
 
@@ -54,11 +58,6 @@ def test_a_clip_is_named_by_the_mean_of_the_examples_it_is_most_like(model, sign
     assert signs.name(clip_of(7)).index[0] == "house"
     assert signs.name(clip_of(7)).iloc[0] == pytest.approx(1, abs=1e-5)
     assert len(signs.name(clip_of(7), top=2)) == 2
-
-
-def test_a_prototype_has_length_one_and_weighs_its_examples_alike():
-    found = prototypes([np.array([[1.0, 0], [0, 1]]), np.array([[0.0, -1]])])
-    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5], [0, -1]])
 
 
 def test_more_examples_are_added_to_those_there_are(signs):
@@ -161,6 +160,32 @@ def test_signs_are_added_listed_named_and_removed_from_the_command_line(of_hands
 
     assert main([*model, file, "remove", "house"]) == 0
     assert capsys.readouterr().out == "tree  2 examples\n"
+
+
+def test_a_clip_that_is_like_none_of_the_signs_shows_none_of_them(of_hands, video_like, tmp_path, capsys):
+    path = tmp_path / "stating.tflite"
+    about, glosses = read_metadata(of_hands.files["tflite"])
+    with zipfile.ZipFile(of_hands.files["tflite"]) as archive:
+        start = archive.infolist()[0].header_offset
+    network = of_hands.files["tflite"].read_bytes()[:start]
+    path.write_bytes(tflite.add_metadata(network, about | {"own_signs_from": 0.9999}, glosses))
+    file, model = str(tmp_path / "my.json"), ["--model", str(path)]
+    main([*model, file, "add", "tree", video_like(1)])
+    main([*model, file, "add", "house", video_like(7)])
+    capsys.readouterr()
+
+    predict.main([*model, video_like(7), video_like(5), "--signs", file])
+    house, other = capsys.readouterr().out.splitlines()
+    assert "  house 1.00, tree " in house
+    assert re.search(
+        r"  none of these signs, as no similarity reaches 1\.00 \((tree|house) \S+, (tree|house) \S+\)$", other
+    )
+    predict.main([*model, video_like(7), video_like(5), "--signs", file, "--json"])
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["known"] for one in said] == [True, False]
+    assert [len(one["top"]) for one in said] == [2, 2]
+    assert open_model(path).own_signs_from == 0.9999
+    assert open_model(of_hands.files["tflite"]).own_signs_from == -np.inf
 
 
 def test_commands_say_in_one_line_what_is_wrong(of_hands, of_videos, video_like, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Runs that start from another study's run, or learn from trained ones."""
 
+import json
+
 import keras
 import numpy as np
 import pandas as pd
@@ -137,6 +139,57 @@ def test_a_distilled_run_trains_on_these_targets_and_is_validated_on_glosses(sou
     np.testing.assert_allclose(numpy(targets), softmax(numpy(source.trained()(poses)), axis=-1), atol=1e-5)
     assert set(np.unique(numpy(val[0][1]))) == {0, 1}
     assert run.train(run.build())["val_loss"].notna().all()
+
+
+def distilled(study, recipes):
+    """A run of "three" that learns from its other one."""
+    recipes("small", {**RECIPE, "distil": {"teachers": TEACHERS, "seeds": [4]}})
+    return open_run(study, "small-s0")
+
+
+@pytest.fixture(params=["start", "distil"])
+def made(request, other, study, recipes):
+    """A function: open the run that starts or learns from small-s4 of "three", as a later session does."""
+    return other if request.param == "start" else lambda: distilled(study, recipes)
+
+
+def test_a_source_that_is_trained_anew_has_the_run_trained_anew(made, source, capsys):
+    folder = made().open_folder("train")
+    (folder / BEST).touch()
+    assert (made().open_folder("train") / BEST).exists()
+    capsys.readouterr()
+    weights = source.folder / "train" / BEST
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert not (made().open_folder("train") / BEST).exists()
+    assert "a source have changed; training starts from scratch" in capsys.readouterr().out
+
+
+def test_a_run_trained_before_its_sources_were_noted_or_whose_source_is_not_here_is_kept(made, source):
+    folder = made().open_folder("train")
+    (folder / BEST).touch()
+    identity = json.loads((folder / "run.json").read_text())
+    assert identity.pop("sources") == {TEACHERS + "-s4": source.checksum()}
+    (folder / "run.json").write_text(json.dumps(identity))
+    assert (made().open_folder("train") / BEST).exists()
+    weights = source.folder / "train" / BEST
+    content = weights.read_bytes()
+    weights.unlink()
+    assert (made().open_folder("train") / BEST).exists()
+    weights.write_bytes(content + b" ")  # trained anew elsewhere, and brought here
+    assert not (made().open_folder("train") / BEST).exists()
+
+
+def test_a_run_that_has_ended_needs_no_weights_of_its_source_and_one_that_has_not_does(made, source):
+    def train():
+        run = made()
+        return run.train(run.build())
+
+    history = train()
+    (source.folder / "train" / BEST).unlink()
+    pd.testing.assert_frame_equal(train(), history)
+    made().folder.joinpath("train", "history.csv").unlink()
+    with pytest.raises(StudyError, match="train the run first"):
+        train()
 
 
 def test_teachers_know_the_same_glosses(other, source):

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.evaluation import evaluate
 from lib.export import write
+from lib.few_shot import OWN, PASSING
 from lib.paths import replacing
 from lib.predictions import Predictions
 from lib.report import scores
@@ -102,6 +103,8 @@ def card(study: Study, row: dict[str, Any], path: Path) -> str:
         scores=scores(study, row["run"]),
         problem=problem(row),
         drop=DROP,
+        own=OWN,
+        passing=PASSING,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
 

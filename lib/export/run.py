@@ -12,8 +12,10 @@ import pandas as pd
 from torch import nn
 
 from lib.data.layouts import LAYOUTS
+from lib.data.twins import read_twins
 from lib.export import CLIP, EMBEDDING, IMAGE, LOGITS, Inputs, network, write
 from lib.export.files import FORMATS, Runner, embed_clip, run_clip, stream_clip
+from lib.few_shot import own_signs_from
 from lib.models import family_of
 from lib.models.weights import WEIGHTS
 from lib.paths import replacing
@@ -49,18 +51,20 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
     be written; no partial file is left behind.
     """
     paths, rows = run.study.paths, []
-    source, embeddings = Predictions.load(paths.predictions(run.name)), None
+    source, embeddings, stated = Predictions.load(paths.predictions(run.name)), None, {}
     for form, whole in exact.items():
         suffix = f".{form.partition('-')[0]}"
         maker = FORMATS[suffix]
         runner = maker.Runner(whole)
         calibration = calibrate(run, runner)
         if EMBEDDING in runner.outputs and embeddings is None:
-            model = run.trained()
-            embeddings = np.concatenate([embed_batch(model, clip) for clip in clips(run, "test")])
+            val, embeddings = embed_clips(run)
+            least = own_signs_from(val, run.clips("val"), read_twins(run.study))
+            stated = {} if least is None else {"own_signs_from": round(least, 3)}
         for precision in (one for one in maker.PRECISIONS if one in run.study.precisions):
             content, kept = quantise(run, suffix, precision, whole, calibration)
-            content = maker.add_metadata(content, describe(run, form, precision, runner.outputs), run.glosses)
+            about = describe(run, form, precision, runner.outputs)
+            content = maker.add_metadata(content, about | stated, run.glosses)
             write(paths.exported(run.name, form, precision), content)
             file = maker.Runner(content)
             predictions = _predict(run, "test", file, source)
@@ -85,6 +89,12 @@ def write_files(run: Run, exact: dict[str, bytes]) -> pd.DataFrame:
     for path in {*(paths.run(run.name) / "exports").glob("*.npz")} - written:
         path.unlink()  # of a precision that the study no longer has
     return table
+
+
+def embed_clips(run: Run) -> list[np.ndarray]:
+    """The trained run's embeddings of the clips of val and of test, float32 (clips, width) each."""
+    model = run.trained()
+    return [np.concatenate([embed_batch(model, clip) for clip in clips(run, split)]) for split in ("val", "test")]
 
 
 def clips(run: Run, split: str, count: int | None = None) -> Iterator[np.ndarray]:

@@ -116,7 +116,11 @@ def _tell_answer(model: Model, path: str, recording: Recording, options: argpars
         head = ["similarity" if options.signs and name == "probability" else name for name in COLUMNS]
         return _csv([head, *rows] if first else rows)
     named = ", ".join(f"{gloss} {share:.2f}" if options.signs else f"{gloss} {share:.0%}" for gloss, share in said.top)
-    return f"{path}  {named if said.known else f'unknown (perhaps {named})'}\n"
+    if options.signs and not said.known:
+        named = f"none of these signs, as no similarity reaches {model.own_signs_from:.2f} ({named})"
+    elif not said.known:
+        named = f"unknown (perhaps {named})"
+    return f"{path}  {named}\n"
 
 
 def _tell_timeline(model: Model, path: str, recording: Recording, options: argparse.Namespace, first: bool) -> str:

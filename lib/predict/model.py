@@ -31,7 +31,8 @@ class Model:
     name: "<study>/<run>". glosses: in the order of the logits. layout: of a pose model, None for a video model.
     frames: how many a video model reads; the most that a pose model does. size: pixels on a side of a video model's
     clip. store: how its videos are cropped and stored first. known_from: the least score (see `score`) of a sign that
-    the model knows; -inf where that was not measured. run: float32 (1 or more, frames, …) to logits. stream: of a file
+    the model knows; -inf where that was not measured. own_signs_from: the same of a clip's similarity to signs of one's
+    own (see lib.few_shot), which files state. run: float32 (1 or more, frames, …) to logits. stream: of a file
     that reads frame by frame, for cameras. embed: as `run`, to embeddings; None where the model gives none. checksum:
     SHA-256 of the trained weights, the same for a run and all its files; "" where embed is None.
     """
@@ -49,6 +50,7 @@ class Model:
     stream: Stream | None = None
     embed: Callable[[np.ndarray], np.ndarray] | None = None
     checksum: str = ""
+    own_signs_from: float = -np.inf
 
     def logits(self, clips: Iterable[np.ndarray]) -> np.ndarray:
         """Logits float32 (n, glosses) of clips as `Recording.read` gives them, each float32 (frames, …)."""
@@ -138,6 +140,7 @@ def _open_file(path: Path, threads: int) -> Model:
         stream=Stream(path, threads) if IMAGE in description["input"] else None,
         embed=(lambda clips: np.concatenate([embed_clip(runner, clip[None]) for clip in clips])) if embeds else None,
         checksum=description["checksum"] if embeds else "",
+        own_signs_from=description.get("own_signs_from", -np.inf),
     )
 
 

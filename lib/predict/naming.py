@@ -19,7 +19,7 @@ class Answer(NamedTuple):
     """What a model says of a clip.
 
     top: the likeliest glosses with their probabilities, or the signs of one's own that are most like the clip with
-    their cosine similarities. known: whether the model knows the sign (see `score`); always of one's own signs.
+    their cosine similarities. known: whether the model knows the sign (see `score`), or one's own is like enough.
     frames, seconds: the length of the clip; None where the frames have no rate.
     """
 
@@ -36,7 +36,7 @@ def answer(model: Model, path: str, recording: Recording, top: int, signs: Signs
     if signs:
         (vector,) = model.embeddings([recording.clip()])
         named = [(gloss, round(float(alike), 4)) for gloss, alike in signs.rank(vector, top).items()]
-        return Answer(path, named, True, recording.frames, seconds)
+        return Answer(path, named, named[0][1] >= model.own_signs_from, recording.frames, seconds)
     logits = model.logits([recording.clip()])
     (shares,) = probabilities(logits)
     order = np.argsort(-shares, kind="stable")[:top]

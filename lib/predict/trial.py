@@ -12,11 +12,11 @@ from lib.data.find import locate
 from lib.data.layouts import SIDES, Layout
 from lib.data.sources import find_clips, read_clips
 from lib.data.wlasl import read_outside
+from lib.few_shot import prototypes
 from lib.predict.model import Model, probabilities, score
 from lib.predict.naming import open_all
 from lib.predict.recordings import Input
 from lib.predict.timeline import FPS
-from lib.signs import prototypes
 from lib.study import Study
 
 RECALL = 0.95  # of known signs, at which unknown ones that pass for known are counted

@@ -26,7 +26,7 @@ def open_folder(folder: Path, recipe: AnyRecipe, identity: dict[str, Any]) -> Pa
         number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}-old-{n}").exists())
         aside = folder.rename(folder.with_name(f"{folder.name}-old-{number}"))
         name = f"{folder.parent.name}, {folder.name}"
-        print(f"{name}: recipe, clips or source have changed; training starts from scratch")
+        print(f"{name}: the recipe, the clips or a source have changed; training starts from scratch")
         print(f"The former checkpoints are kept in {os.path.relpath(aside, home())}; delete them if not needed")
     if (folder / IDENTITY).exists():  # what a source had when it was last here
         past = json.loads((folder / IDENTITY).read_text()).get("sources", {})

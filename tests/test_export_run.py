@@ -44,7 +44,10 @@ def exported(tmp_path_factory):
         stale.parent.mkdir(parents=True)
         stale.touch()
         # Too few clips to measure it on: a number that says from which embeddings and clips it was made.
-        patch.setattr("lib.export.run.own_signs_from", lambda vectors, clips, _: float(vectors[clips["label"] == 1, 0]))
+        patch.setattr(
+            "lib.export.run.own_signs_from",
+            lambda vectors, clips, _: vectors[(clips["label"] == 1).to_numpy(), 0].item(),
+        )
         table = write_files(open_run(study, RUN), exact)
         assert not stale.exists()
         pd.testing.assert_frame_equal(pd.read_csv(study.paths.export_table(RUN)), table, rtol=1e-4, check_dtype=False)

@@ -161,7 +161,7 @@ def test_a_source_that_is_trained_anew_has_the_run_trained_anew(made, source, ca
     weights = source.folder / "train" / BEST
     weights.write_bytes(weights.read_bytes() + b" ")
     assert not (made().open_folder("train") / BEST).exists()
-    assert "source have changed; training starts from scratch" in capsys.readouterr().out
+    assert "a source have changed; training starts from scratch" in capsys.readouterr().out
 
 
 def test_a_run_trained_before_its_sources_were_noted_or_whose_source_is_not_here_is_kept(made, source):

@@ -7,12 +7,14 @@ from typing import Any
 import pandas as pd
 
 from lib.evaluation import METRICS, evaluate, other_glosses, rounded, top1_either, wilson, without_twins
+from lib.models import FAMILIES
 from lib.paths import replacing
 from lib.predictions import Predictions, RunFacts
 from lib.settings import StudyError
 from lib.study import Study
 
-PUBLISHED = Path(__file__).with_name("published.csv")
+PUBLISHED = Path(__file__).with_name("published.csv")  # n: test clips
+DRAWN = "drawn"  # what the input of a model of videos begins with, in metrics.json, where it reads drawn poses
 TWINS = ["video_id", "gloss", "split", "twin", "twin_gloss", "twin_split", "kind"]  # columns of twins.csv
 TWIN_SCORES = ["top1_untwinned", "top5_untwinned", "top1_either"]
 TWIN_FACTS = ["n_untwinned", "top1_untwinned_ci95", "n_either"]
@@ -115,7 +117,9 @@ def comparison(study: Study) -> pd.DataFrame:
         rows += seeds
         if len(seeds) > 1:
             rows.append(_mean_row(spec.title, seeds))
-    return pd.DataFrame([row | published(study, row["model"], row["variant"]) for row in rows], columns=COLUMNS)
+    return pd.DataFrame(
+        [row | published(study, row["model"], row["variant"], row["input"]) for row in rows], columns=COLUMNS
+    )
 
 
 def row_of(study: Study, run: str, twins: pd.DataFrame | None) -> dict[str, Any]:
@@ -153,23 +157,59 @@ def _interval(share: float, n: int) -> list[float]:
     return [round(bound, 6) for bound in wilson(share * n, n)]
 
 
-def published(study: Study, model: str, variant: str) -> dict[str, Any]:
+def published(study: Study, model: str, variant: str, seen: str) -> dict[str, Any]:
     """published_top1, published_top5 in [0, 1] and published_source of a model, from published.csv.
 
     A figure without a variant is for every variant of its model. All empty when nothing was published for the
-    model on this subset, and for studies that do not score the official split of the real data.
+    model on this subset, for studies that do not score the official split of the real data, and for models of videos
+    that read drawn poses (seen: a run's `input`), as the published ones read videos: see `beside_published`.
     """
-    figures = pd.read_csv(PUBLISHED, keep_default_na=False)
-    match = figures[(figures["model"] == model) & figures["variant"].isin(["", variant])]
-    match = match[match["subset"] == study.subset]
-    if study.synthetic or "clips" in study.sources or study.split != "official" or match.empty:
+    figure = None if seen.startswith(DRAWN) else published_figure(study, model, variant)
+    if figure is None:
         return dict.fromkeys(["published_top1", "published_top5", "published_source"])
-    figure = match.iloc[-1]
     return {
         "published_top1": float(figure["top1"]),
         "published_top5": float(figure["top5"]),
         "published_source": figure["source"],
     }
+
+
+def published_figure(study: Study, model: str, variant: str) -> pd.Series | None:
+    """The row of published.csv for a model on this study's test split; see `published`."""
+    figures = pd.read_csv(PUBLISHED, keep_default_na=False)
+    match = figures[(figures["model"] == model) & figures["variant"].isin(["", variant])]
+    match = match[match["subset"] == study.subset]
+    if study.synthetic or "clips" in study.sources or study.split != "official" or match.empty:
+        return None
+    return match.iloc[-1]
+
+
+def beside_published(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Models of videos that read drawn poses, beside what was published of the same models on videos.
+
+    table: of `comparison`. A row for each model and size: of its runs the one with the highest validation top-1, as
+    what was published are single runs, too. Columns model (such as "movinet-a0"), family, run, top1, low, high (Wilson
+    95 %), published_top1, published_low, published_high and published_n; these are empty where nothing was published.
+    Highest published figure first.
+    """
+    drawn = table[(table["runs"] == 1) & table["input"].str.startswith(DRAWN)]
+    rows = []
+    for row in drawn.sort_values("val_top1", ascending=False, kind="stable").to_dict("records"):
+        size = row["variant"].partition("-")[0]
+        size = size if size in FAMILIES[row["model"]].sizes else ""
+        model = "-".join(filter(None, (row["model"], size)))
+        made = {"model": model, "family": row["model"], "run": row["run"], "top1": row["top1"]}
+        made |= dict(zip(("low", "high"), row["top1_ci95"], strict=True))
+        figure = published_figure(study, row["model"], size)
+        if figure is not None:
+            low, high = wilson(figure["top1"] * figure["n"], figure["n"])
+            made |= {"published_top1": figure["top1"], "published_low": low, "published_high": high}
+            made |= {"published_n": figure["n"]}
+        rows.append(made)
+    names = ["model", "family", "run", "top1", "low", "high"]
+    names += ["published_top1", "published_low", "published_high", "published_n"]
+    best = pd.DataFrame(rows, columns=names).drop_duplicates("model")
+    return best.sort_values("published_top1", ascending=False, kind="stable", ignore_index=True)
 
 
 # ---- for people ----------------------------------------------------------------------------------------

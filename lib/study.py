@@ -11,7 +11,7 @@ from lib import paths
 from lib.data.layouts import LAYOUTS
 from lib.models import Family, family_of
 from lib.paths import Paths, home
-from lib.recipes import Space, Stores, find_recipe, kind_of, model_of
+from lib.recipes import AnyRecipe, Space, Stores, find_recipe, kind_of, model_of, read_recipe
 from lib.settings import Settings, StudyError, did_you_mean, load_yaml, parse
 
 # Names become parts of file names.
@@ -190,6 +190,23 @@ class Study(StudyFile):
     def origin(self, spec: RunSpec) -> FromRecipe:
         """The spec that says which model a run trains: its own, or the search that is to find its recipe."""
         return next((search for search in self.searches if search.name == spec.recipe), spec)
+
+    def planned(self, spec: RunSpec) -> AnyRecipe:
+        """The recipe of a run, as far as it is known before a search has found its settings."""
+        origin = self.origin(spec)
+        return read_recipe(origin.recipe, {**origin.set, **spec.set})
+
+    def fusible(self) -> dict[str, list[str]]:
+        """The runs that notebook 16 chooses from, by the kind of their model; {} unless there are video and pose models.
+
+        Runs that start from other runs, or learn from them, have seen more than this study's clips, and are left out.
+        """
+        kinds: dict[str, list[str]] = {}
+        for spec in self.runs:
+            recipe = self.planned(spec)
+            if not getattr(recipe, "start", None) and not getattr(recipe, "distil", None):
+                kinds.setdefault(self.origin(spec).family().kind, []).extend(run for run, _ in spec.runs())
+        return kinds if len(kinds) > 1 else {}
 
     def find_search(self, name: str) -> SearchSpec:
         """The search called `name`. Raises StudyError, with the searches, when there is none."""

@@ -414,7 +414,7 @@ def recompute(study):
                 assert row[names].astype(float).tolist() == pytest.approx([metrics[name] for name in names], rel=1e-5)
             else:
                 made = row_of(study, run, twins)
-                made |= published(study, made["model"], made["variant"])
+                made |= published(study, made["model"], made["variant"], made["input"])
                 line = pd.DataFrame([made], columns=COLUMNS).to_csv(index=False, header=False, float_format="%.6g")
                 assert line.strip() in lines, run
         if len(runs) > 1:

@@ -239,8 +239,7 @@ def trainings(study: Study) -> Iterator[tuple[list[str], AnyRecipe, int]]:
         config = read_recipe(search.recipe, {**search.set, **search.trial})
         yield [f"search {search.name}"], config, search_epochs(search, config.train)
     for spec in study.runs:
-        origin = study.origin(spec)
-        config = read_recipe(origin.recipe, {**origin.set, **spec.set})
+        config = study.planned(spec)
         yield [name for name, _ in spec.runs()], config, _epochs(config)
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
@@ -69,7 +70,7 @@ def weight_curve(
 
 def best_weight(curve: pd.DataFrame) -> float:
     """The weight of the highest top-1 of `weight_curve`; of several, that of the lowest loss."""
-    return float(curve.sort_values(["top1", "loss"], ascending=[False, True], kind="stable")["weight"].iloc[0])
+    return float(curve["weight"].iloc[_best(curve["top1"], curve["loss"])])
 
 
 def cross_validated(
@@ -81,14 +82,15 @@ def cross_validated(
     the choices; this one may be. Every tenth clip, in index order, is of one fold.
     """
     right, loss = _by_weight(validation, first, second)
-    fold = np.arange(right.shape[1]) % FOLDS
-    total = 0.0
-    for number in np.unique(fold):
+    fold, total = np.arange(right.shape[1]) % FOLDS, 0.0
+    for number in range(FOLDS):
         others = fold != number
-        scores = {"top1": right[:, others].mean(axis=1), "loss": loss[:, others].mean(axis=1)}
-        weight = best_weight(pd.DataFrame({"weight": WEIGHTS, **scores}))
-        total += right[np.flatnonzero(WEIGHTS == weight)[0], ~others].sum()
-    return total / right.shape[1]
+        total += right[_best(right[:, others].mean(axis=1), loss[:, others].mean(axis=1)), ~others].sum()
+    return total / len(fold)
+
+
+def _best(top1: ArrayLike, loss: ArrayLike) -> int:
+    return int(np.lexsort((np.asarray(loss), -np.asarray(top1)))[0])
 
 
 def _by_weight(

@@ -197,9 +197,9 @@ class Study(StudyFile):
         return read_recipe(origin.recipe, {**origin.set, **spec.set})
 
     def fusible(self) -> dict[str, list[str]]:
-        """The runs that notebook 16 chooses from, by the kind of their model; {} unless there are video and pose models.
+        """The runs that notebook 16 chooses from, by kind of model, "clips" and "poses"; {} unless there are both.
 
-        Runs that start from other runs, or learn from them, have seen more than this study's clips, and are left out.
+        Runs that start from other runs or learn from them, which may have seen more than this study, are left out.
         """
         kinds: dict[str, list[str]] = {}
         for spec in self.runs:

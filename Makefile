@@ -8,8 +8,8 @@ THREADS ?= 1
 SUBSET ?= 100
 ACCEPT ?=
 NOTEBOOKS = $(filter-out $(COMPARISON),$(wildcard notebooks/*.ipynb))
-# It shows the committed predictions, so that its figures are the same wherever it is run.
-COMPARISON = notebooks/11_comparison.ipynb
+# They show the committed predictions, so that their figures are the same wherever they are run.
+COMPARISON = notebooks/11_comparison.ipynb notebooks/16_fusion.ipynb
 # In a folder that goes away afterwards, with the published weights that are here: no committed report changes.
 ON_SCRATCH = set -e; export STUDY_HOME=$$(mktemp -d) KERAS_BACKEND=torch; trap 'rm -rf "$$STUDY_HOME"' EXIT; \
 	mkdir -p data/weights "$$STUDY_HOME/data"; ln -s "$(CURDIR)/data/weights" "$$STUDY_HOME/data/weights";

@@ -3,7 +3,8 @@
 A fusion is a scale for each run, and its logits are the sum of scale × logits. That is the weighted mean of the runs'
 log-probabilities at their temperatures (a logarithmic opinion pool), up to a number for each clip, which softmax
 ignores: weight × log softmax(logits / temperature) has the scale weight / temperature. A mean of the probabilities
-themselves could not be written so, and had the higher validation loss in every pair of runs that was tried.
+themselves cannot be written so. Of eight pairs of committed runs, its best weight had the higher validation loss for
+seven, and for one both leave all to one run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +12,15 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from lib.evaluation import cross_entropy, top_k_credit
+from lib.evaluation import cross_entropy, top_k
 from lib.predictions import Predictions
 from lib.settings import StudyError
 
 HOTTEST = 10.0  # temperatures are sought from its reciprocal up to it: nearly perfect validations have none
-WEIGHTS = np.linspace(0, 1, 21)  # of the first of two, coarser than 165 clips could tell apart
-FOLDS = 10
+WEIGHTS = np.linspace(0, 1, 21)  # of the first of two; a few hundred clips tell no finer ones apart
 
 
 def mix(predictions: Mapping[str, Predictions], scales: Mapping[str, float]) -> Predictions:
@@ -63,43 +62,19 @@ def joined(parts: Sequence[Mapping[str, float]], weights: Sequence[float]) -> di
 def weight_curve(
     validation: Mapping[str, Predictions], first: Mapping[str, float], second: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Validation of two fusions by the weight of the first: columns weight (WEIGHTS), top1 in [0, 1], loss in nats."""
-    right, loss = _by_weight(validation, first, second)
-    return pd.DataFrame({"weight": WEIGHTS, "top1": right.mean(axis=1), "loss": loss.mean(axis=1)})
+    """Validation of two fusions as one, by the weight of the first.
+
+    Columns weight (WEIGHTS), top1 in [0, 1], loss (cross-entropy, nats).
+    """
+    mixed = [mix(validation, joined([first, second], [weight, 1 - weight])) for weight in WEIGHTS]
+    scores = {"top1": [top_k(one, 1) for one in mixed], "loss": [cross_entropy(one) for one in mixed]}
+    return pd.DataFrame({"weight": WEIGHTS, **scores})
 
 
 def best_weight(curve: pd.DataFrame) -> float:
-    """The weight of the highest top-1 of `weight_curve`; of several, that of the lowest loss."""
-    return float(curve["weight"].iloc[_best(curve["top1"], curve["loss"])])
+    """The weight of the lowest loss of `weight_curve`.
 
-
-def cross_validated(
-    validation: Mapping[str, Predictions], first: Mapping[str, float], second: Mapping[str, float]
-) -> float:
-    """Validation top-1 where the other nine tenths of the clips choose the weight for each tenth, in [0, 1].
-
-    The top-1 of the weight that all clips choose is never below that of either fusion, as weights 0 and 1 are among
-    the choices; this one may be. Every tenth clip, in index order, is of one fold.
+    Not of the highest top-1, which moves by whole clips: in ten-fold cross-validation of ten pairs of committed runs
+    on WLASL's hands, weights chosen by top-1 named 83.7 % of the validation clips on average, by loss 84.5 %.
     """
-    right, loss = _by_weight(validation, first, second)
-    fold, total = np.arange(right.shape[1]) % FOLDS, 0.0
-    for number in range(FOLDS):
-        others = fold != number
-        total += right[_best(right[:, others].mean(axis=1), loss[:, others].mean(axis=1)), ~others].sum()
-    return total / len(fold)
-
-
-def _best(top1: ArrayLike, loss: ArrayLike) -> int:
-    return int(np.lexsort((np.asarray(loss), -np.asarray(top1)))[0])
-
-
-def _by_weight(
-    validation: Mapping[str, Predictions], first: Mapping[str, float], second: Mapping[str, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Credit for top-1 and cross-entropy of each clip at each weight of the first fusion, each (WEIGHTS, clips)."""
-    right, loss = [], []
-    for weight in WEIGHTS:
-        mixed = mix(validation, joined([first, second], [weight, 1 - weight]))
-        right.append(top_k_credit(mixed, 1))
-        loss.append(-np.take_along_axis(mixed.logits, mixed.label[:, None], axis=1)[:, 0])
-    return np.stack(right), np.stack(loss)
+    return float(curve.loc[curve["loss"].idxmin(), "weight"])

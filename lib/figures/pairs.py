@@ -53,7 +53,7 @@ def published_and_ours(table: pd.DataFrame, title: str = "") -> Figure:
     On the dashed diagonal both are equal.
     """
     rows = table.dropna(subset="published_top1")
-    figure, ax = subplots(size=(5.5, 5), title=title)
+    figure, ax = subplots(size=(5.5, 4.2))
     for row, colour in zip(rows.itertuples(), sns.color_palette(), strict=False):
         across = [[row.published_top1 - row.published_low], [row.published_high - row.published_top1]]
         along = [[row.top1 - row.low], [row.high - row.top1]]
@@ -62,6 +62,7 @@ def published_and_ours(table: pd.DataFrame, title: str = "") -> Figure:
     ends = [rows[["published_low", "low"]].min().min() - 0.03, rows[["published_high", "high"]].max().max() + 0.03]
     ax.plot(ends, ends, color="grey", linestyle="--", label="equal")
     ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="published, on videos", ylabel="ours, on drawn hands")
+    ax.set_title(title)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))

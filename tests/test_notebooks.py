@@ -12,18 +12,24 @@ from itertools import combinations
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from run_notebook import tidy, to_page
 
 from lib.data.index import present, read_index
 from lib.data.poses import PoseStore
+from lib.evaluation import write_metrics
 from lib.paths import REPOSITORY
 from lib.predictions import Predictions
+from lib.settings import StudyError
+from lib.study import load_study
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 COMPARISON = REPOSITORY / "notebooks" / "11_comparison.ipynb"
+FUSION = REPOSITORY / "notebooks" / "16_fusion.ipynb"
 COMPARED = "nbval-check-output"
+CLIPS = 120  # of made predictions
 SHORT = 10  # characters; shorter lines, such as brackets, say nothing about what two notebooks share
 MACHINE = re.compile(rb"(?<![\w.~-])/(home|root|tmp|work|Users)/|[A-Z]:\\\\[A-Za-z]")
 PICTURE = re.compile(rb'"image/\w+": *"[^"]*"|data:image/\w+;base64,[^"]*')  # base64 may spell anything
@@ -58,6 +64,17 @@ def test_at_least_three_cells_are_compared(path):
     assert all(cell.outputs for cell in compared)
 
 
+def run_cells(path, **parameters):
+    """Run the code cells of a notebook in this process. Returns the names that they define."""
+    first, *cells = (cell.source for cell in code_cells(path))
+    names = {}
+    exec(first, names)
+    names |= parameters
+    for source in cells:
+        exec(source, names)
+    return names
+
+
 def test_08_runs_to_its_end_where_the_first_clips_show_no_joint(study, tmp_path):
     store, index = PoseStore.load(study.paths.poses), read_index(study)
     empty = {present(index, split)["video_id"].iloc[0] for split in ("val", "test")}
@@ -66,12 +83,8 @@ def test_08_runs_to_its_end_where_the_first_clips_show_no_joint(study, tmp_path)
     store.save(study.paths.poses)
     file = tmp_path / f"{study.name}.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude={"name", "root"})))
-    parameters, *cells = (cell.source for cell in code_cells(REPOSITORY / "notebooks" / "08_spobet.ipynb"))
-    names = {}
-    exec(parameters, names)
-    names |= {"study": str(file), "data": str(study.root), "run": "small-s0"}
-    for source in cells:
-        exec(source, names)
+    path = REPOSITORY / "notebooks" / "08_spobet.ipynb"
+    names = run_cells(path, study=str(file), data=str(study.root), run="small-s0")
     assert empty <= set(names["test"].video_id) | set(present(index, "val")["video_id"])
     assert names["clip_id"] not in empty
     assert names["clip"][..., 2].any()
@@ -113,24 +126,90 @@ def test_nothing_that_is_committed_names_a_folder_of_a_machine():
     assert wrong == {}
 
 
-# ---- nbval on notebook 11, which needs predictions only ------------------------------------------------
+# ---- notebooks 11 and 16 on models of videos that read drawn poses -------------------------------------
+
+
+def write_run(study, run, facts, right, sure=2.0):
+    """Predictions of a run whose clips of these numbers are right; the others are taken for the next gloss."""
+    label = np.arange(CLIPS) % study.subset
+    logits = np.random.default_rng(len(run)).normal(0, 0.3, (CLIPS, study.subset))
+    logits[np.arange(CLIPS), np.where(np.isin(np.arange(CLIPS), right), label, (label + 1) % study.subset)] += sure
+    names, glosses = ([f"{what} {number}" for number in range(count)] for what, count in (("c", CLIPS), ("g", 100)))
+    for split in ("val", "test"):
+        predictions = Predictions(np.array(names), label, logits, np.array(glosses))
+        predictions.save(study.paths.predictions(run, split))
+        write_metrics(study.paths.metrics(run, split), predictions, 0, split=split, **facts)
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """A study of WLASL100 with I3D, MoViNet-A0 and S3D on drawn hands, and a pose model with two seeds."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+    runs = [{"recipe": "x3d-s-drawn", "name": name, "set": {"model": name}} for name in ("i3d", "movinet-a0", "s3d")]
+    content = {"title": "Drawn", "subset": 100, "sources": ["hands"], "split": "official", "layout": "hands-42"}
+    runs.append({"recipe": "spobet-plus", "seeds": [0, 1]})
+    (tmp_path / "drawn.yaml").write_text(yaml.safe_dump(content | {"runs": runs}))
+    study = load_study(str(tmp_path / "drawn.yaml"), "data", require_data=False)
+    facts = {"recipe": "x3d-s-drawn", "input": "drawn", "frames": 16, "size": 112, "weights": "scratch", "seed": 0}
+    facts |= {"backend": "torch", "params_m": 1.0, "gflops": None, "train_seconds": 1.0, "epochs": 1}
+    write_run(study, "i3d", facts | {"model": "i3d", "variant": "drawn"}, np.arange(30, 110))
+    write_run(study, "movinet-a0", facts | {"model": "movinet", "variant": "a0-drawn"}, np.arange(60))
+    write_run(study, "s3d", facts | {"model": "s3d", "variant": "drawn"}, np.arange(50))
+    for seed in (0, 1):
+        pose = facts | {"model": "spobet", "variant": "plus", "input": "hands-42", "seed": seed}
+        write_run(study, f"spobet-plus-s{seed}", pose, np.arange(90 + seed), sure=2.5)
+    return tmp_path / "drawn.yaml"
+
+
+def test_11_says_which_models_change_places_on_drawn_hands_and_which_loses_most(drawn):
+    names = run_cells(COMPARISON, study=str(drawn))
+    assert "`movinet-a0`, `i3d`, is not kept on drawn hands: Kendall's τ = -1.00" in names["finding"]
+    p_value = names["paired_test"](names["predictions"]["i3d"], names["predictions"]["movinet-a0"])["p_value"]
+    assert f"change places, by more than chance (p = {p_value:.2g})" in names["finding"]
+    assert "Nothing is published for `s3d`" in names["finding"]
+    assert names["least"].startswith("**`movinet-a0` loses most**: 50.0% (41% to 59%) instead of the published 53.5%")
+    assert (drawn.parent / "reports/drawn/figures/published.png").is_file()
+
+
+def test_16_fuses_the_best_of_both_kinds_and_the_seeds_of_each(drawn):
+    names = run_cells(FUSION, study=str(drawn))
+    assert names["two"] == ["i3d", "spobet-plus-s1"]
+    table = pd.read_csv(drawn.parent / "reports/drawn/tables/fusion.csv").set_index("fusion")
+    fused = ["i3d + spobet-plus-s1", "all 3 runs"]
+    assert table.index.tolist() == ["i3d", "spobet-plus-s1", fused[0], "spobet-plus (mean of 2)", fused[1]]
+    assert (table.loc[fused, "top1"] == table.loc[fused, "val_top1"]).all()  # made of the same clips
+    assert table["val_loss"].idxmin() in fused
+    assert any("**On test**" in sentence for sentence in names["found"])
+    assert any("**With all seeds**" in sentence for sentence in names["found"])
+
+
+def test_16_fuses_a_pair_that_is_named(drawn):
+    names = run_cells(FUSION, study=str(drawn), pair="s3d movinet-a0")
+    assert names["two"] == ["s3d", "movinet-a0"]
+    assert len(names["results"]) == 3
+    with pytest.raises(StudyError, match="name two runs as `pair`"):
+        run_cells(FUSION, study=str(drawn), pair="s3d")
+
+
+# ---- nbval on notebooks 11 and 16, which need predictions only -----------------------------------------
 
 
 @pytest.fixture
 def sample(tmp_path):
-    """A home with the committed reports of the sample, and a copy of notebook 11 beside it."""
+    """A home with the committed reports of the sample, and copies of notebooks 11 and 16 beside it."""
     shutil.copytree(REPOSITORY / "reports" / "sample", tmp_path / "reports" / "sample")
     (tmp_path / "notebooks").mkdir()
-    shutil.copy(COMPARISON, tmp_path / "notebooks")
+    for path in (COMPARISON, FUSION):
+        shutil.copy(path, tmp_path / "notebooks")
     return tmp_path
 
 
-def compared_with_nbval(home, lib=REPOSITORY):
-    """The numbers of the code cells of notebook 11 whose outputs nbval finds changed."""
+def compared_with_nbval(home, lib=REPOSITORY, notebook=COMPARISON):
+    """The numbers of the code cells of a notebook whose outputs nbval finds changed."""
     options = ["-p", "no:cacheprovider", "--nbval-lax", "--nbval-sanitize-with", REPOSITORY / "tests" / "nbval.cfg"]
     environment = os.environ | {"STUDY_HOME": str(home), "PYTHONPATH": str(lib)}
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rf", *options, home / "notebooks" / COMPARISON.name],
+        [sys.executable, "-m", "pytest", "-rf", *options, home / "notebooks" / notebook.name],
         cwd=home, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     failed = [int(number) for number in re.findall(r"^FAILED .*::Cell (\d+)", result.stdout, re.MULTILINE)]
@@ -144,8 +223,9 @@ def cell_with(text):
     return found
 
 
-def test_nbval_is_green_on_the_committed_predictions(sample):
-    assert compared_with_nbval(sample) == []
+@pytest.mark.parametrize("notebook", [COMPARISON, FUSION], ids=lambda path: path.stem)
+def test_nbval_is_green_on_the_committed_predictions(sample, notebook):
+    assert compared_with_nbval(sample, notebook=notebook) == []
 
 
 def test_a_changed_metric_turns_nbval_red(sample):

@@ -54,6 +54,19 @@ def test_unknown_run_is_refused_with_the_runs_there_are(write):
         study.find_run("i3d")
 
 
+def test_models_of_videos_and_poses_are_fusible_unless_they_build_on_other_runs(write):
+    own = [{"recipe": "spobet", "seeds": [0, 2]}, {"recipe": "movinet-a0"}]
+    learnt = [
+        {"recipe": "spobet-plus", "name": "student", "set": {"distil": {"teachers": "ten/spobet", "seeds": [0]}}},
+        {"recipe": "spobet-plus", "name": "transferred", "set": {"start": "large/spobet-plus"}},
+    ]
+    sources = {"sources": ["videos", "hands"], "layout": "hands-42"}
+    study = load_study(write(VALID | sources | {"runs": own + learnt}), "wlasl", require_data=False)
+    assert study.fusible() == {"poses": ["spobet-s0", "spobet-s2"], "clips": ["movinet-a0"]}
+    for runs in (own[:1] + learnt, own[1:] + learnt):
+        assert load_study(write(VALID | sources | {"runs": runs}), "wlasl", require_data=False).fusible() == {}
+
+
 def test_files_of_a_study_lie_under_home_by_its_name(write, tmp_path):
     study = load_study(write(VALID), "wlasl", require_data=False)
     assert study.paths.index == tmp_path / "home" / "data" / "ten" / "index.parquet"

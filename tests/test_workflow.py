@@ -38,6 +38,7 @@ STAND_INS = {
     "11_comparison": "[s.paths.table(f) for f in ('comparison.csv', 'comparison.md', 'paired.csv', 'export.csv')]",
     "12_predict": "[s.paths.known(run), s.paths.table('unknown.csv'), s.paths.table('timeline.csv')]",
     "14_new_signs": "[s.paths.table('new-signs.csv')]",
+    "16_fusion": "[s.paths.table('fusion.csv')]",
 }
 RUN_FILES = ("metrics.json", "metrics-val.json", "predictions-val.npz", "predictions-test.npz", "history.csv")
 STUDY = {
@@ -298,6 +299,25 @@ def test_new_signs_are_named_by_the_run_that_the_study_says(bench):
     result = bench.make()
     assert result.returncode == 0, result.stderr
     assert (bench.root / "reports/tiny/notebooks/14_new_signs.html").is_file()
+
+
+def test_models_of_videos_and_poses_are_fused_once_all_that_may_take_part_are_trained(bench):
+    assert "16_fusion" not in bench.make("--dry-run").stdout
+    runs = [{"recipe": "spobet", "seeds": [0, 1]}, {"recipe": "movinet"}]
+    runs.append({"recipe": "spobet", "name": "student", "set": {"distil": {"teachers": "tiny/spobet", "seeds": [1]}}})
+    (bench.root / "wlasl" / "videos").mkdir()
+    (bench.root / "wlasl" / "videos" / "00000.mp4").touch()
+    bench.study(sources=["videos", "hands"], runs=runs)
+    planned = bench.make("--dry-run", "reports/tiny/tables/fusion.csv").stdout
+    assert "notebook 16_fusion" in planned
+    assert all(f"training {run}" in planned for run in ("spobet-s0", "spobet-s1", "movinet"))
+    assert "training student" not in planned
+    result = bench.make("reports/tiny/tables/fusion.csv")
+    assert result.returncode == 0, result.stderr
+    assert "16_fusion" in bench.make("--dry-run", "--forceall").stdout  # it is one of the steps of the study
+    edited = bench.root / "lib" / "fusion.py"
+    edited.write_text(edited.read_text() + "\n")
+    assert "notebook 16_fusion" in bench.make("--dry-run", "reports/tiny/tables/fusion.csv").stdout
 
 
 def test_metrics_and_figures_export_nothing_again_but_the_comparison_follows_the_exports(bench):

@@ -333,12 +333,14 @@ def test_a_table_of_twins_that_lacks_a_column_is_named(make_study):
 
 @pytest.fixture
 def drawn(make_study):
-    """MoViNet-A0 with two seeds and from published weights, I3D and S3D, all on drawn poses; and I3D on videos."""
+    """MoViNet-A0 with two seeds and from published weights, I3D, S3D with three, all on drawn poses; I3D on videos."""
     movinet = [{"recipe": "movinet-a0", "seeds": [0, 1]}, {"recipe": "movinet-a0", "name": "movinet-a0-k600"}]
-    study = make_study([*movinet, {"recipe": "s3d"}, {"recipe": "i3d", "name": "i3d-drawn"}, {"recipe": "i3d"}])
+    s3d = {"recipe": "s3d", "seeds": [0, 1, 2]}
+    study = make_study([*movinet, s3d, {"recipe": "i3d", "name": "i3d-drawn"}, {"recipe": "i3d"}])
     for name, variant, right in (("s0", "a0-drawn", 3), ("s1", "a0-drawn", 6), ("k600", "a0-k600-drawn", 5)):
         write_run(study, f"movinet-a0-{name}", "movinet", variant, right=right, input="drawn")
-    write_run(study, "s3d", "s3d", "drawn", right=8, input="drawn differences")
+    for seed in (0, 1, 2):  # the mean of three equal floats may be larger than each
+        write_run(study, f"s3d-s{seed}", "s3d", "drawn", right=8, input="drawn differences")
     write_run(study, "i3d-drawn", "i3d", "drawn", right=2, input="drawn")
     write_run(study, "i3d", "i3d", right=9)
     return study
@@ -353,7 +355,7 @@ def test_drawn_poses_get_no_published_figure_as_if_videos_were_read(drawn):
 def test_models_on_drawn_poses_stand_beside_their_published_figures_with_intervals(drawn):
     table = beside_published(drawn, comparison(drawn))
     assert table["model"].tolist() == ["movinet-a0", "i3d", "s3d"]  # best published first, unpublished last
-    assert table["run"].tolist() == ["movinet-a0-s1", "i3d-drawn", "s3d"]  # the seed that validation prefers
+    assert table["run"].tolist() == ["movinet-a0-s1", "i3d-drawn", "s3d-s0"]  # the seed that validation prefers
     assert table["top1"].tolist() == [0.6, 0.2, 0.8]
     movinet, i3d, s3d = table.to_dict("records")
     assert (movinet["published_low"], movinet["published_high"]) == pytest.approx(wilson(138, 258), abs=1e-4)

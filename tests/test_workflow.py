@@ -302,6 +302,7 @@ def test_new_signs_are_named_by_the_run_that_the_study_says(bench):
 
 
 def test_models_of_videos_and_poses_are_fused_once_all_that_may_take_part_are_trained(bench):
+    bench.notebook("16_fusion", imports_of("16_fusion"))
     assert "16_fusion" not in bench.make("--dry-run").stdout
     runs = [{"recipe": "spobet", "seeds": [0, 1]}, {"recipe": "movinet"}]
     runs.append({"recipe": "spobet", "name": "student", "set": {"distil": {"teachers": "tiny/spobet", "seeds": [1]}}})

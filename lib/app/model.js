@@ -1,0 +1,110 @@
+// An exported ONNX file (lib/export) in the browser: what it says of itself, and what it says of clips.
+
+import * as ort from "./vendor/ort.wasm.min.mjs";
+import { Problem } from "./problem.js";
+import { JOINTS, prepare } from "./preprocess.js";
+
+ort.env.wasm.wasmPaths = new URL("vendor/", import.meta.url).href;
+ort.env.wasm.numThreads = 1; // more need headers that hosts of plain files do not send
+const [METADATA, KEY, VALUE] = [14, 1, 2]; // numbers of fields in onnx.proto: ModelProto, StringStringEntryProto
+
+/** A model. `embeds`: whether it gives embeddings, which signs of one's own need. */
+export class Model {
+  /** Opens the file at an address. Throws a Problem that says what is wrong with it. */
+  static async open(address) {
+    let response;
+    try {
+      response = await fetch(address);
+    } catch {
+      throw new Problem(`The model ${address} cannot be fetched: there is no answer, or it is at another address.`);
+    }
+    if (!response.ok) throw new Problem(`The model ${address} cannot be fetched: the server answers ${response.status}.`);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const { description, labels } = readMetadata(bytes, address);
+    const clip = description.input?.clip;
+    if (clip?.joints?.length !== JOINTS) {
+      throw new Problem(`The model ${description.name} reads something else than two hands, so this page cannot use it.`);
+    }
+    try {
+      const session = await ort.InferenceSession.create(bytes, { graphOptimizationLevel: "all" });
+      return new Model(description, labels, session);
+    } catch (error) {
+      throw new Problem(`The model file ${address} is broken: ${String(error.message ?? error).slice(0, 200)}`);
+    }
+  }
+
+  constructor(description, labels, session) {
+    Object.assign(this, { description, labels, session });
+    this.name = description.name;
+    this.frames = description.frames;
+    this.checksum = description.checksum ?? "";
+    this.embeds = session.outputNames.includes("embedding") && Boolean(this.checksum);
+    this.knownFrom = -Infinity; // the least score of a sign that it knows; of the released model in released.json
+  }
+
+  /**
+   * What it says of the landmarks of a clip (see preprocess.js): its likeliest signs, [gloss, share] in order, whether it
+   * knows the sign, the embedding, and the milliseconds that both stages took; null where no hand is seen.
+   */
+  async read(landmarks, top = 5) {
+    const start = performance.now();
+    const clip = prepare(landmarks, this.frames);
+    if (!clip) return null;
+    const prepared = performance.now();
+    const input = new ort.Tensor("float32", clip, [1, this.frames, JOINTS, 3]);
+    const { logits, embedding } = await this.session.run({ clip: input });
+    const took = { prepare: prepared - start, model: performance.now() - prepared };
+    const known = Math.max(...logits.data) >= this.knownFrom;
+    return { top: likeliest(logits.data, this.labels, top), known, embedding: embedding?.data ?? null, took };
+  }
+}
+
+/** The likeliest labels of logits with their probabilities. */
+export function likeliest(logits, labels, top) {
+  const largest = Math.max(...logits);
+  const powers = Array.from(logits, (value) => Math.exp(value - largest));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  const order = powers.map((_, number) => number).sort((a, b) => powers[b] - powers[a]);
+  return order.slice(0, top).map((number) => [labels[number], powers[number] / sum]);
+}
+
+/** The description and the labels in an ONNX file, which onnxruntime does not give to pages. */
+export function readMetadata(bytes, address) {
+  try {
+    const text = new TextDecoder();
+    const found = {};
+    for (const [number, entry] of fields(bytes)) {
+      if (number !== METADATA) continue;
+      const pair = Object.fromEntries(fields(entry));
+      found[text.decode(pair[KEY])] = text.decode(pair[VALUE]);
+    }
+    return { description: JSON.parse(found.description), labels: found.labels.split("\n").slice(0, -1) };
+  } catch {
+    throw new Problem(`The file ${address} is broken, or no model of this study.`);
+  }
+}
+
+/** The fields of a protobuf message: number and, of those with a length, the bytes. */
+function* fields(bytes) {
+  let at = 0;
+  const varint = () => {
+    for (let value = 0, unit = 1; ; unit *= 128) {
+      if (at >= bytes.length || unit > 2 ** 63) throw new RangeError("cut off");
+      const byte = bytes[at++];
+      value += (byte & 127) * unit;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const tag = varint();
+    const [number, kind] = [Math.floor(tag / 8), tag % 8];
+    if (kind === 0) varint();
+    else if (kind === 1) at += 8;
+    else if (kind === 5) at += 4;
+    else if (kind === 2) {
+      const length = varint();
+      if (at + length > bytes.length) throw new RangeError("cut off");
+      yield [number, bytes.subarray(at, (at += length))];
+    } else throw new RangeError(`no wire type ${kind}`);
+  }
+}

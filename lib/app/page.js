@@ -1,0 +1,281 @@
+// The page: its controls, and what it shows of what the other modules find.
+
+import { openDetector } from "./detector.js";
+import { draw } from "./draw.js";
+import { Model } from "./model.js";
+import { OwnSigns } from "./own.js";
+import { PracticePanel } from "./practice.js";
+import { MISSING } from "./preprocess.js";
+import { Problem } from "./problem.js";
+import { cameras, close, everyFrame, live, openCamera, openFile } from "./sources.js";
+import { moves, Recent, Vote } from "./watch.js";
+
+const SINGLE = 6; // seconds; a shorter video file is one sign, in a longer one signs are looked for
+const RATED = 30; // frames that the rate is measured on
+
+const $ = (id) => document.getElementById(id);
+const video = $("video");
+let [model, detector, running] = [null, null, null];
+let own, practice;
+let recent, vote;
+let times = []; // seconds at which the last frames were dealt with
+const history = [];
+
+// ---- opening ---------------------------------------------------------------------------------------------
+
+async function open() {
+  navigator.serviceWorker?.register("sw.js").catch(() => {}); // from a file, or where the browser forbids it
+  navigator.serviceWorker?.ready.then(() => ($("offline").textContent = "Kept in this browser: the page also works without a network."));
+  const released = await (await fetch("models/released.json")).json();
+  const address = new URLSearchParams(location.search).get("model") ?? released[0].address;
+  const facts = released.find((one) => one.address === address);
+  offerModels(released, address);
+  try {
+    model = await Model.open(address);
+  } catch (error) {
+    showGloss("", "No model");
+    throw error;
+  }
+  model.knownFrom = facts?.known_from ?? -Infinity;
+  describe(facts);
+  own = new OwnSigns(model, { isLive: () => Boolean(video.srcObject && running), startCamera, attempt, say: showGloss });
+  practice = new PracticePanel(model);
+  for (const id of ["camera", "file", "ask"]) $(id).disabled = false;
+  showGloss("", "Ready");
+  await listCameras();
+}
+
+/** The models that are in the folder, where there are several. */
+function offerModels(released, address) {
+  const options = released.map((one) => new Option(`${one.name}, ${one.glosses} signs`, one.address));
+  $("model").replaceChildren(...options);
+  $("model").value = address;
+  $("others").hidden = released.length < 2;
+  $("model").onchange = () => (location.search = `?model=${encodeURIComponent($("model").value)}`);
+}
+
+function describe(facts) {
+  const { data = "", licence = "" } = model.description;
+  const scored = facts?.top1
+    ? ` It names ${percent(facts.top1)} of ${facts.n} test clips rightly, and has the right sign among its first five for ` +
+      `${percent(facts.top5)}; ${facts.n_missing} clips of the test split were not to be had.`
+    : "";
+  const lines = [
+    `The model ${model.name} knows ${model.labels.length} signs. It reads where the joints of the hands are, which MediaPipe finds in each picture. ${data}${scored}`,
+    "Those clips were cut to one sign each, and signed by people who knew that they were filmed. In front of your camera it does worse.",
+  ];
+  $("about").replaceChildren(...lines.map((line) => element("p", line)));
+  $("terms").textContent = licence;
+  $("count").textContent = `The model’s ${model.labels.length} signs`;
+  $("labels-title").textContent = `The ${model.labels.length} signs that it knows`;
+  $("labels").textContent = [...model.labels].sort().join(", ");
+}
+
+// ---- camera and files ------------------------------------------------------------------------------------
+
+$("camera").onclick = () => startCamera();
+$("cameras").onchange = () => startCamera();
+$("stop").onclick = () => stop();
+$("mirror").onchange = mirror;
+$("file").onchange = () => {
+  const [file] = $("file").files;
+  $("file").value = ""; // so that the same file can be chosen again
+  if (file) attempt(() => readFile(file));
+};
+
+function startCamera() {
+  return attempt(async () => {
+    const signal = await begin();
+    await openCamera(video, $("cameras").value);
+    $("hint").hidden = true;
+    mirror();
+    await listCameras();
+    showGloss("", "No sign");
+    (async () => {
+      await attempt(async () => {
+        for await (const seconds of live(video, signal)) await watch(seconds, await find(seconds));
+      });
+      if (!signal.aborted) stop();
+    })();
+  });
+}
+
+/** Reads a video file: all of it as one sign, or the signs of a longer one. */
+async function readFile(file) {
+  const signal = await begin();
+  await openFile(video, file);
+  $("hint").hidden = true;
+  mirror();
+  const clip = [];
+  const single = video.duration <= SINGLE;
+  for await (const seconds of everyFrame(video, signal)) {
+    const landmarks = await find(seconds);
+    clip.push(landmarks);
+    if (single) showGloss("", `Reading, ${percent(seconds / video.duration)}`);
+    else await watch(seconds, landmarks);
+  }
+  if (signal.aborted) return;
+  end();
+  if (!clip.some((frame) => frame[0] !== MISSING)) {
+    showGloss("", "No hands");
+    throw new Problem(`No hands are seen in ${file.name}: is the signer large enough in the picture, and is there light?`);
+  }
+  if (!single) return showGloss("", "Read to the end");
+  const read = await model.read(clip);
+  showTook(read.took);
+  own.offer(read.embedding);
+  const { gloss, top } = name(read);
+  showTop(top);
+  showGloss(gloss);
+  if (gloss) say(gloss, top);
+}
+
+/** Ends what was running, and opens MediaPipe if it is not open. Returns the signal that ends what begins now. */
+async function begin() {
+  stop();
+  running = new AbortController();
+  const { signal } = running;
+  $("stop").disabled = false;
+  [recent, vote, times] = [new Recent(), new Vote(), []];
+  showTop([]);
+  own.offer(null);
+  if (!detector) showGloss("", "Loading MediaPipe …");
+  try {
+    detector ??= await openDetector();
+  } catch (error) {
+    stop();
+    showGloss("", "No sign");
+    throw error;
+  }
+  detector.reset();
+  return signal;
+}
+
+/** The last frame of a file stays on the page. */
+function end() {
+  running?.abort();
+  running = null;
+  $("stop").disabled = true;
+}
+
+function stop() {
+  if (running) showGloss("", "Stopped");
+  end();
+  own?.cancel();
+  close(video);
+  $("hint").hidden = false;
+  $("skeleton").getContext("2d").clearRect(0, 0, $("skeleton").width, $("skeleton").height);
+}
+
+async function listCameras() {
+  const found = await cameras();
+  const chosen = video.srcObject?.getVideoTracks()[0]?.getSettings().deviceId ?? $("cameras").value;
+  $("cameras").replaceChildren(...found.map((one, number) => new Option(one.label || `Camera ${number + 1}`, one.deviceId)));
+  if (found.some((one) => one.deviceId === chosen)) $("cameras").value = chosen;
+  $("choice").hidden = found.length < 2;
+}
+
+function mirror() {
+  $("view").classList.toggle("mirrored", Boolean(video.srcObject) && $("mirror").checked);
+}
+
+// ---- frames and answers ----------------------------------------------------------------------------------
+
+/** The hands in the frame that is shown. */
+async function find(seconds) {
+  const start = performance.now();
+  const landmarks = await detector.find(video);
+  draw($("skeleton"), landmarks, video.videoWidth, video.videoHeight);
+  $("took-hands").textContent = milliseconds(performance.now() - start);
+  times = [...times, performance.now() / 1000].slice(-RATED);
+  const rate = (times.length - 1) / (times.at(-1) - times[0]);
+  $("rate").textContent = Number.isFinite(rate) ? rate.toFixed(rate < 10 ? 1 : 0) : "–";
+  own.see(landmarks);
+  return landmarks;
+}
+
+/** Takes a frame in and, if it is time to, says what the last seconds show. */
+async function watch(seconds, landmarks) {
+  const clip = recent.push(seconds, landmarks);
+  if (!clip) return;
+  const read = moves(clip) ? await model.read(clip) : null;
+  if (read) showTook(read.took);
+  const { gloss, top } = read ? name(read) : { gloss: "", top: [] };
+  const held = vote.gloss;
+  const isNew = vote.push(seconds, gloss);
+  showTop(top);
+  if (vote.gloss !== held) showGloss(vote.gloss, "No sign");
+  if (isNew) say(vote.gloss, top);
+}
+
+/** What a clip is called: one of the model's signs or of one's own, "" where it is neither, and the likeliest ones. */
+function name(read) {
+  if (document.querySelector("[name=which]:checked").value === "own") return own.name(read.embedding);
+  return { gloss: read.known ? read.top[0][0] : "", top: read.top };
+}
+
+function say(gloss, top) {
+  history.push(gloss);
+  $("history").textContent = history.join(" ");
+  $("history").scrollTop = $("history").scrollHeight;
+  practice.see(gloss, top);
+}
+
+function showGloss(gloss, otherwise = "No sign that it knows") {
+  const text = gloss || otherwise;
+  if ($("gloss").textContent !== text) $("gloss").textContent = text; // screen readers say what changes
+  $("gloss").classList.toggle("none", !gloss);
+}
+
+function showTop(top) {
+  const rows = top.map(([gloss, share]) => {
+    const bar = element("div", "", "bar");
+    bar.style.width = `${100 * Math.max(0, share)}%`;
+    const row = element("li");
+    row.append(bar, element("span", gloss), element("span", percent(share)));
+    return row;
+  });
+  $("top").replaceChildren(...rows);
+}
+
+function showTook({ prepare, model: inModel }) {
+  $("took-prepare").textContent = milliseconds(prepare);
+  $("took-model").textContent = milliseconds(inModel);
+}
+
+// ---- history ---------------------------------------------------------------------------------------------
+
+$("copy").onclick = () =>
+  attempt(async () => {
+    await navigator.clipboard.writeText(history.join(" "));
+    $("copy").textContent = "Copied";
+    setTimeout(() => ($("copy").textContent = "Copy"), 1500);
+  });
+
+$("clear").onclick = () => {
+  history.length = 0;
+  $("history").textContent = "";
+};
+
+// ---- small things ----------------------------------------------------------------------------------------
+
+/** Does something; where it fails, the page says why. */
+async function attempt(work) {
+  $("problem").hidden = true;
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof Problem)) console.error(error);
+    $("problem").textContent = error instanceof Problem ? error.message : `Something went wrong: ${error.message ?? error}`;
+    $("problem").hidden = false;
+  }
+}
+
+function element(tag, text = "", name = "") {
+  return Object.assign(document.createElement(tag), { textContent: text, className: name });
+}
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+const milliseconds = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+
+attempt(open);

@@ -7,6 +7,8 @@ WORKERS ?= 1
 THREADS ?= 1
 SUBSET ?= 100
 ACCEPT ?=
+PORT ?=
+BUILD ?=
 NOTEBOOKS = $(filter-out $(COMPARISON),$(wildcard notebooks/*.ipynb))
 # It shows the committed predictions, so that its figures are the same wherever it is run.
 COMPARISON = notebooks/11_comparison.ipynb
@@ -21,7 +23,7 @@ EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --inplace --Execut
 export WORKERS THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help env study poses doctor try tune slurm test lab notebooks bench data-wlasl
+.PHONY: help env study poses doctor try tune slurm test lab notebooks bench app data-wlasl
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -64,6 +66,9 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
 	@PYTHONPATH=tests:data $(PYTHON) -m bench $(PART)
+
+app: .venv/.done  ## the page for browsers: build it into data/app/ and serve it: [PORT=8000] [BUILD=only: do not serve]
+	@$(PYTHON) -m lib.app $(if $(PORT),--port $(PORT)) $(if $(BUILD),--only)
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
 	@$(PYTHON) data/download.py "$(DATA)" "$(SUBSET)" "$(ACCEPT)"

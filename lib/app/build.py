@@ -10,12 +10,12 @@ from pathlib import Path
 from lib.data.layouts import LAYOUTS
 from lib.export import CLIP
 from lib.export.files import read_metadata
-from lib.paths import REPOSITORY, Paths
+from lib.paths import REPOSITORY, Paths, locked
 from lib.predict.model import best_released
 from lib.settings import StudyError
 
 SOURCES = Path(__file__).parent
-PAGE = (".html", ".css", ".js", ".svg", ".webmanifest")  # suffixes of the sources that the page is made of
+PAGE = (".html", ".css", ".js", ".svg")  # suffixes of the sources that the page is made of
 PINNED = ("package.json", "package-lock.json")
 # What the page needs of each package: of MediaPipe the build for browsers with SIMD, which onnxruntime needs as well,
 # and the full model of the hand; of onnxruntime the smallest build.
@@ -36,6 +36,7 @@ NEEDED = {
     ),
 }
 FACTS = ("top1", "top5", "top1_ci95", "n", "n_missing", "known_from")  # of a released run
+PACKAGES = REPOSITORY / "data" / "npm"  # they are the same whatever page is built
 LARGEST = 60_000_000  # bytes of the folder
 
 
@@ -46,7 +47,8 @@ def assemble(folder: Path, model: Path | None = None) -> None:
 
     Raises StudyError when there is no npm, it cannot fetch the packages, there is no model, or all is too large.
     """
-    packages = _packages(folder.with_name("npm"))
+    with locked(PACKAGES / "lock"):
+        packages = _packages(PACKAGES)
     partial = folder.with_name(f"{folder.name}-partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "vendor").mkdir(parents=True)

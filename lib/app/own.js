@@ -20,9 +20,11 @@ export class OwnSigns {
     if (!model.embeds) return;
     this.signs = new Signs(model);
     this.list();
-    $("record").onsubmit = (event) => {
+    $("record").onsubmit = async (event) => {
       event.preventDefault();
-      host.attempt(() => this.record());
+      event.submitter.disabled = true;
+      await host.attempt(() => this.record());
+      event.submitter.disabled = false;
     };
     $("take").onclick = () => host.attempt(() => this.add(this.offered));
     $("export").onclick = () => this.export();

@@ -85,27 +85,23 @@ $("file").onchange = () => {
 
 function startCamera() {
   return attempt(async () => {
-    const signal = await begin();
-    await openCamera(video, $("cameras").value);
-    $("hint").hidden = true;
-    mirror();
+    const signal = await begin(() => openCamera(video, $("cameras").value));
     await listCameras();
     showGloss("", "No sign");
-    (async () => {
-      await attempt(async () => {
-        for await (const seconds of live(video, signal)) await watch(seconds, await find(seconds));
-      });
-      if (!signal.aborted) stop();
-    })();
+    runCamera(signal);
   });
+}
+
+async function runCamera(signal) {
+  await attempt(async () => {
+    for await (const seconds of live(video, signal)) await watch(seconds, await find(seconds));
+  });
+  if (!signal.aborted) stop(); // it failed
 }
 
 /** Reads a video file: all of it as one sign, or the signs of a longer one. */
 async function readFile(file) {
-  const signal = await begin();
-  await openFile(video, file);
-  $("hint").hidden = true;
-  mirror();
+  const signal = await begin(() => openFile(video, file));
   const clip = [];
   const single = video.duration <= SINGLE;
   for await (const seconds of everyFrame(video, signal)) {
@@ -130,8 +126,11 @@ async function readFile(file) {
   if (gloss) say(gloss, top);
 }
 
-/** Ends what was running, and opens MediaPipe if it is not open. Returns the signal that ends what begins now. */
-async function begin() {
+/**
+ * Ends what was running, opens MediaPipe if it is not open, and then a camera or a file. Returns the signal that ends
+ * what begins now.
+ */
+async function begin(openSource) {
   stop();
   running = new AbortController();
   const { signal } = running;
@@ -142,12 +141,14 @@ async function begin() {
   if (!detector) showGloss("", "Loading MediaPipe …");
   try {
     detector ??= await openDetector();
+    detector.reset();
+    await openSource();
   } catch (error) {
-    stop();
-    showGloss("", "No sign");
+    if (!signal.aborted) stop();
     throw error;
   }
-  detector.reset();
+  $("hint").hidden = true;
+  mirror();
   return signal;
 }
 

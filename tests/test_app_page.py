@@ -1,0 +1,407 @@
+"""The page in a real browser: Chromium, driven by playwright. Skipped where one of them, or npm, is absent."""
+
+import json
+import re
+import shutil
+import threading
+from functools import partial
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from helpers import clip_of, encode_video, landmarks_of, numbered_images
+from lib.app.__main__ import server
+from lib.app.build import assemble
+from lib.data.hands import order_hands
+from lib.predict import name_sign, open_model
+from lib.settings import StudyError
+from lib.signs import Signs
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
+expect = playwright.expect
+expect.set_options(timeout=60_000)
+SOFTWARE_GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+# In the place of detector.js: the landmarks of the clip that window.clip names, from its first frame on, and again.
+STAND_IN = """
+const clips = CLIPS;
+let number = 0;
+const find = async () => {
+  const clip = clips[window.clip ?? 0];
+  return Float32Array.from(clip[number++ % clip.length]);
+};
+export const openDetector = async () => ({ find, reset: () => (number = 0) });
+"""
+NOBODY = np.full((1, 2, 21, 3), -1, np.float32)
+
+
+def moving(number):
+    """The hands of `clip_of`, without the empty frames at its ends, on a way that is long enough for a sign."""
+    clip = landmarks_of(number)[1:-1]
+    return clip + np.float32(0.6) * np.sin(np.arange(len(clip), dtype=np.float32) / 2)[:, None, None, None]
+
+
+def still():
+    return np.repeat(moving(1)[:1], 5, 0)
+
+
+def named(model, number):
+    """What Python says of `moving`."""
+    return name_sign(order_hands(moving(number)), model)
+
+
+CLIPS = {"nobody": NOBODY, "still": still(), "one": moving(4), "two": moving(9), "three": moving(11)}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A function that starts Chromium with more arguments."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        pytest.skip("Chromium is not installed here")
+    with playwright.sync_playwright() as tool:
+        quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        yield lambda *arguments: tool.chromium.launch(executable_path=path, args=[*quiet, *arguments])
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    browser = chromium(*SOFTWARE_GL, *FAKE_CAMERA)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(of_hands, tmp_path_factory):
+    """Address of the page with a small model, which gives embeddings; and its folder."""
+    folder = tmp_path_factory.mktemp("site") / "app"
+    try:
+        assemble(folder, of_hands.files["onnx"])
+    except StudyError as error:
+        pytest.skip(str(error))
+    with server(folder, 0) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://localhost:{serving.server_port}/", folder
+        serving.shutdown()
+
+
+class Visit:
+    """An open page, and what went wrong and where it asked for something since."""
+
+    def __init__(self, page, address):
+        self.page, self.said, self.asked = page, [], []
+        page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(address)
+        expect(self["gloss"]).not_to_have_text("Loading the model …")
+
+    def __getitem__(self, name):
+        return self.page.locator(f"#{name}")
+
+    def show(self, clip):
+        """What the detector's stand-in sees from now on."""
+        self.page.evaluate("(clip) => { window.clip = clip; }", clip)
+
+    def open_video(self, path):
+        self["file"].set_input_files(path)
+
+
+@pytest.fixture
+def visit(browser, site):
+    """A function that opens the page; with clips, a stand-in for the detector sees those."""
+    contexts = []
+
+    def open_page(clips=None, query="", browser=browser, **options):
+        context = browser.new_context(**({"service_workers": "block"} | options))
+        contexts.append(context)
+        page = context.new_page()
+        if clips:
+            listed = {name: clip.reshape(len(clip), -1).tolist() for name, clip in clips.items()}
+            script = STAND_IN.replace("CLIPS", json.dumps(listed))
+            page.route("**/detector.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+        return Visit(page, site[0] + query)
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """A function that makes a video of so many frames, in which nobody is seen."""
+    folder = tmp_path_factory.mktemp("videos")
+    return lambda frames: encode_video(folder / f"{frames}.mp4", numbered_images(frames))
+
+
+def test_it_opens_without_an_error_and_says_what_it_is(visit, of_hands):
+    page = visit()
+    expect(page["gloss"]).to_have_text("Ready")
+    expect(page["about"]).to_contain_text(f"knows {len(open_model(of_hands.files['onnx']).glosses)} signs")
+    expect(page["terms"]).not_to_be_empty()
+    expect(page["problem"]).to_be_hidden()
+    assert page.said == []
+
+
+def test_nothing_leaves_the_machine(visit, site, video):
+    page = visit()
+    page.open_video(video(5))
+    expect(page["problem"]).to_contain_text("No hands are seen in 5.mp4")  # MediaPipe has run
+    assert [url for url in page.asked if not url.removeprefix("blob:").startswith(site[0])] == []
+    assert page.said == []
+    blocked = page.page.evaluate("""() => new Promise((resolve) => {
+        addEventListener("securitypolicyviolation", (event) => resolve(event.blockedURI));
+        fetch("https://example.org/").catch(() => {});
+    })""")
+    assert blocked.startswith("https://example.org")
+
+
+def test_a_short_video_is_one_sign_and_gets_python_s_answer(visit, video, of_hands):
+    clip = moving(9)
+    page = visit({"0": clip})
+    page.open_video(video(len(clip)))
+    expected = named(of_hands.files["onnx"], 9)
+    expect(page["gloss"]).to_have_text(expected.index[0])
+    expect(page["history"]).to_have_text(expected.index[0])
+    rows = page["top"].locator("li").all_inner_texts()
+    assert [row.split("\n")[0] for row in rows] == [*expected.index]
+    shares = [int(re.search(r"(\d+) %", row)[1]) for row in rows]
+    assert shares == pytest.approx([*(100 * expected)], abs=0.6)
+
+
+def test_a_camera_s_sign_is_said_once_and_the_line_can_be_copied(visit, of_hands):
+    page = visit(CLIPS, permissions=["clipboard-read", "clipboard-write"])
+    page.show("nobody")
+    page["camera"].click()
+    expect(page["gloss"]).to_have_text("No sign")
+    page.show("one")
+    expect(page["gloss"]).not_to_have_text("No sign")
+    gloss = page["gloss"].inner_text()
+    assert gloss in open_model(of_hands.files["onnx"]).glosses
+    page.page.wait_for_timeout(1500)
+    page.show("nobody")
+    expect(page["gloss"]).to_have_text("No sign")
+    words = page["history"].inner_text().split()
+    assert words[0] == gloss
+    assert all(a != b for a, b in pairwise(words))
+    page["copy"].click()
+    expect(page["copy"]).to_have_text("Copied")
+    assert page.page.evaluate("navigator.clipboard.readText()").split() == words
+    page["stop"].click()
+    expect(page["camera"]).to_be_enabled()
+    assert page.said == []
+
+
+def test_hands_that_rest_are_no_sign(visit):
+    page = visit(CLIPS)
+    page.show("still")
+    page["camera"].click()
+    expect(page["rate"]).not_to_have_text("–")
+    page.page.wait_for_timeout(2500)
+    expect(page["gloss"]).to_have_text("No sign")
+    expect(page["history"]).to_be_empty()
+
+
+def record(page, name, clip):
+    page.show(clip)
+    page["name"].fill(name)
+    page.page.get_by_role("button", name="Record an example").click()
+    expect(page["recording"]).to_contain_text(f"“{name}” has")
+
+
+def test_own_signs_are_recorded_recognised_exported_and_imported(visit, of_hands, tmp_path):
+    page = visit(CLIPS)
+    expect(page["gloss"]).to_have_text("Ready")
+    record(page, "my one", "one")
+    record(page, "my one", "one")
+    record(page, "my two", "two")
+    expect(page["signs"]).to_contain_text("my one, 2 examples")
+    page.show("one")
+    expect(page["gloss"]).to_have_text("my one")
+    with page.page.expect_download() as download:
+        page["export"].click()
+    file = tmp_path / "signs.json"
+    download.value.save_as(file)
+    model = open_model(of_hands.files["onnx"])
+    signs = Signs.read(file, model)
+    assert {gloss: len(vectors) for gloss, vectors in signs.vectors.items()} == {"my one": 2, "my two": 1}
+    assert signs.name(order_hands(moving(9))).index[0] == "my two"
+
+    page.page.reload()
+    expect(page["signs"]).to_contain_text("my two, 1 example")  # the browser keeps them
+    other = visit(CLIPS)
+    expect(other["signs"]).to_be_empty()
+    other["import"].set_input_files(file)
+    expect(other["signs"]).to_contain_text("my one, 2 examples")
+    other.page.get_by_role("radio", name="My own signs").check()
+    other.show("two")
+    other["camera"].click()
+    expect(other["gloss"]).to_have_text("my two")
+    assert page.said == other.said == []
+
+
+def test_signs_of_lib_signs_are_imported_and_those_of_another_model_refused(visit, of_hands, tmp_path):
+    model, file = open_model(of_hands.files["onnx"]), tmp_path / "signs.json"
+    signs = Signs(model)
+    signs.add("tree", [clip_of(4), clip_of(7)])
+    signs.write(file)
+    page = visit(CLIPS)
+    page["import"].set_input_files(file)
+    expect(page["signs"]).to_contain_text("tree, 2 examples")
+    page.page.get_by_role("button", name="Forget tree").click()
+    expect(page["signs"]).to_be_empty()
+    for change, problem in [
+        ({"checksum": "0" * 64}, "were added with the model"),
+        ({"signs": {"tree": [[1, 0], [1]]}}, "no file of signs"),
+    ]:
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        page["import"].set_input_files(file)
+        expect(page["problem"]).to_contain_text(problem)
+        expect(page["signs"]).to_be_empty()
+
+
+def test_practice_asks_for_a_sign_and_says_what_it_saw(visit, video, of_hands):
+    clip = moving(9)
+    said = named(of_hands.files["onnx"], 9).index[0]
+    page = visit({"0": clip})
+    page["ask"].click()
+    while (asked := page["asked"].inner_text()) == said:
+        page["ask"].click()
+    path = video(len(clip))
+    page.open_video(path)
+    expect(page["judged"]).to_contain_text(f"I saw “{said}”")
+    expect(page["judged"]).to_contain_text(f"“{asked}” was its guess number")  # there are three signs in all
+    expect(page["points"]).to_contain_text("0 of 1 right")
+    while page["asked"].inner_text() != said:
+        page["ask"].click()
+    page.open_video(path)
+    expect(page["judged"]).to_have_text(f"Yes, that is “{said}”.")
+    expect(page["points"]).to_contain_text("1 of 2 right")
+
+
+def test_it_works_with_the_keyboard_alone(visit):
+    page = visit(CLIPS)
+    page.show("one")
+    focused = partial(page.page.evaluate, "document.activeElement.id || document.activeElement.textContent")
+    reached = []
+    for _ in range(30):
+        page.page.keyboard.press("Tab")
+        reached.append(focused())
+        if reached[-1] == "camera":
+            page.page.keyboard.press("Enter")
+            expect(page["stop"]).to_be_enabled()
+    assert {"camera", "file", "stop", "mirror", "copy", "clear", "history", "name", "import", "ask"} <= {*reached}
+    expect(page["gloss"]).not_to_have_text(re.compile("Ready|No sign|Loading"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_the_width_and_its_text_can_be_told_from_its_ground(visit, width, scheme):
+    page = visit(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    expect(page["gloss"]).to_have_text("Ready")
+    beyond = "[...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > innerWidth)"
+    assert page.page.evaluate(f"{beyond}.map((one) => one.outerHTML)") == []
+    assert page.page.evaluate("document.documentElement.scrollWidth") == width
+    contrast = page.page.evaluate("""() => {
+        const light = (colour) => {
+            const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+            const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const ground = (one) => {
+            const colour = getComputedStyle(one).backgroundColor;
+            return colour === "rgba(0, 0, 0, 0)" && one.parentElement ? ground(one.parentElement) : colour;
+        };
+        const found = {};
+        for (const one of document.querySelectorAll("h1, h2, p:not(.hint), li, dt, dd, label, button:enabled")) {
+            if (!one.textContent.trim() || !one.checkVisibility()) continue;
+            const [a, b] = [light(getComputedStyle(one).color), light(ground(one))].sort((x, y) => y - x);
+            found[one.textContent.trim().slice(0, 40)] = (a + 0.05) / (b + 0.05);
+        }
+        return found;
+    }""")
+    assert len(contrast) > 10
+    assert {text: ratio for text, ratio in contrast.items() if ratio < 4.5} == {}  # level AA of WCAG 2.2, 1.4.3
+
+
+def test_it_opens_again_without_a_network(visit):
+    page = visit(service_workers="allow")
+    expect(page["offline"]).to_contain_text("also works without a network")
+    page.page.context.set_offline(True)
+    page.page.reload()
+    expect(page["gloss"]).to_have_text("Ready")
+    expect(page["problem"]).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "the server answers 404"),
+        (lambda whole: b"no model", "broken, or no model of this study"),
+        (lambda whole: whole[: len(whole) // 2], "broken"),
+        (lambda whole: whole.replace(b"LayerNormalization", b"LayerNormalisation"), "broken"),
+        (lambda whole: whole.replace(b"left_hand_wrist", b"nose"), "broken"),
+    ],
+)
+def test_a_broken_model_is_said_in_a_sentence(visit, site, of_hands, content, problem):
+    file = site[1] / "models" / "broken.onnx"
+    file.unlink(missing_ok=True)
+    if content:
+        file.write_bytes(content(of_hands.files["onnx"].read_bytes()))
+    page = visit(query="?model=models/broken.onnx")
+    expect(page["problem"]).to_contain_text(problem)
+    expect(page["gloss"]).to_have_text("No model")
+    expect(page["camera"]).to_be_disabled()
+
+
+def test_a_missing_camera_is_said_in_a_sentence(visit, chromium):
+    browser = chromium(*SOFTWARE_GL)
+    page = visit(CLIPS, browser=browser, permissions=["camera"])
+    page["camera"].click()
+    expect(page["problem"]).to_contain_text("There is no camera on this machine")
+    expect(page["stop"]).to_be_disabled()
+    browser.close()
+
+
+def test_a_browser_without_webgl_is_told_in_a_sentence(visit, chromium):
+    browser = chromium("--disable-gpu", "--disable-3d-apis", *FAKE_CAMERA)
+    page = visit(browser=browser)
+    page["camera"].click()
+    expect(page["problem"]).to_contain_text("This browser has no WebGL")
+    expect(page["stop"]).to_be_disabled()
+    browser.close()
+
+
+def test_a_file_that_is_no_video_is_told_in_a_sentence(visit, tmp_path):
+    path = tmp_path / "notes.mp4"
+    path.write_bytes(b"no video")
+    page = visit(CLIPS)
+    page.open_video(path)
+    expect(page["problem"]).to_contain_text("cannot play notes.mp4")
+
+
+def test_a_real_clip_in_the_place_of_the_camera_yields_its_gloss(chromium, wlasl_root, tmp_path):
+    folder, clip = tmp_path / "app", wlasl_root / "videos" / "69298.mp4"
+    try:
+        assemble(folder)
+    except StudyError as error:
+        pytest.skip(str(error))
+    camera = tmp_path / "camera.mjpeg"
+    with av.open(str(clip)) as source, av.open(str(camera), "w", format="mjpeg") as target:
+        shown = source.streams.video[0]
+        stream = target.add_stream("mjpeg", rate=shown.average_rate)
+        stream.width, stream.height, stream.pix_fmt = shown.width, shown.height, "yuvj420p"
+        for frame in source.decode(shown):
+            frame.pts = None
+            target.mux(stream.encode(frame.reformat(format="yuvj420p")))
+        target.mux(stream.encode())
+    browser = chromium(*SOFTWARE_GL, *FAKE_CAMERA, f"--use-file-for-fake-video-capture={camera}")
+    with server(folder, 0) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        page = Visit(browser.new_page(), f"http://localhost:{serving.server_port}/")
+        page["camera"].click()
+        expect(page["history"]).to_contain_text("dog", timeout=120_000)
+        browser.close()
+        serving.shutdown()

@@ -7,7 +7,7 @@ import threading
 from functools import partial
 from itertools import pairwise
 
-import av
+import cv2
 import numpy as np
 import pytest
 
@@ -15,6 +15,7 @@ from helpers import clip_of, encode_video, landmarks_of, numbered_images
 from lib.app.__main__ import server
 from lib.app.build import assemble
 from lib.data.hands import order_hands
+from lib.data.video import frames
 from lib.predict import name_sign, open_model
 from lib.settings import StudyError
 from lib.signs import Signs
@@ -388,15 +389,9 @@ def test_a_real_clip_in_the_place_of_the_camera_yields_its_gloss(chromium, wlasl
         assemble(folder)
     except StudyError as error:
         pytest.skip(str(error))
-    camera = tmp_path / "camera.mjpeg"
-    with av.open(str(clip)) as source, av.open(str(camera), "w", format="mjpeg") as target:
-        shown = source.streams.video[0]
-        stream = target.add_stream("mjpeg", rate=shown.average_rate)
-        stream.width, stream.height, stream.pix_fmt = shown.width, shown.height, "yuvj420p"
-        for frame in source.decode(shown):
-            frame.pts = None
-            target.mux(stream.encode(frame.reformat(format="yuvj420p")))
-        target.mux(stream.encode())
+    camera = tmp_path / "camera.mjpeg"  # one JPEG after another
+    pictures = (cv2.imencode(".jpg", image[..., ::-1])[1] for image in frames(clip))
+    camera.write_bytes(b"".join(picture.tobytes() for picture in pictures))
     browser = chromium(*SOFTWARE_GL, *FAKE_CAMERA, f"--use-file-for-fake-video-capture={camera}")
     with server(folder, 0) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()

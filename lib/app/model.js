@@ -26,7 +26,7 @@ export class Model {
       throw new Problem(`The model ${description.name} reads something else than two hands, so this page cannot use it.`);
     }
     try {
-      const session = await ort.InferenceSession.create(bytes, { graphOptimizationLevel: "all" });
+      const session = await ort.InferenceSession.create(bytes, { freeDimensionOverrides: { clips: 1 } });
       return new Model(description, labels, session);
     } catch (error) {
       throw new Problem(`The model file ${address} is broken: ${String(error.message ?? error).slice(0, 200)}`);

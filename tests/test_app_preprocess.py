@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from lib.data.augment import resample
 from lib.data.hands import order_hands
 from lib.data.poses import pad, shorten, trim
 from lib.export.files import open_model, run_clip
@@ -21,11 +22,11 @@ import { readFileSync, writeSync } from "node:fs";
 const { prepare, VALUES } = await import(process.argv[1]);
 const bytes = readFileSync(0);
 const all = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-const [length, counts] = JSON.parse(process.argv[2]);
+const [length, counts, seconds] = JSON.parse(process.argv[2]);
 let start = 0;
 for (const count of counts) {
   const frames = Array.from({ length: count }, (_, n) => all.subarray((start + n) * VALUES, (start + n + 1) * VALUES));
-  const clip = prepare(frames, length) ?? new Float32Array(length * VALUES);
+  const clip = prepare(frames, length, seconds) ?? new Float32Array(length * VALUES);
   const out = Buffer.from(clip.buffer);
   for (let at = 0; at < out.length; ) at += writeSync(1, out, at);
   start += count;
@@ -33,13 +34,13 @@ for (const count of counts) {
 """
 
 
-def in_javascript(clips, length=LENGTH):
+def in_javascript(clips, length=LENGTH, seconds=None):
     node = shutil.which("node")
     if not node:
         pytest.skip("node is not here to run the page's modules")
     module = (REPOSITORY / "lib" / "app" / "preprocess.js").as_uri()
     landmarks = b"".join(np.ascontiguousarray(clip, "<f4").tobytes() for clip in clips)
-    counts = json.dumps([length, [len(clip) for clip in clips]])
+    counts = json.dumps([length, [len(clip) for clip in clips], seconds])
     command = [node, "--input-type=module", "--eval", SCRIPT, module, counts]
     done = subprocess.run(command, input=landmarks, capture_output=True, timeout=300)
     assert not done.returncode, done.stderr.decode()
@@ -91,6 +92,19 @@ def test_half_a_frame_is_rounded_as_in_python():
         clip = np.random.default_rng(gone).random((4, 2, 21, 3), np.float32)
         clip[gone] = -1
         np.testing.assert_allclose(in_javascript([clip], 3), in_python([clip], 3), atol=1e-6)
+
+
+def test_frames_of_a_camera_are_put_at_the_rate_that_models_know():
+    rng = np.random.default_rng(7)
+    (clip,) = (clip for clip in made_clips() if len(clip) == 40)
+    for seconds in (np.arange(40) / 25, np.arange(40) / 8, np.cumsum(rng.uniform(0.02, 0.2, 40))):
+        times = np.arange(int((seconds[-1] - seconds[0]) * 25 + 1e-6) + 1) / 25
+        positions = np.minimum(np.interp(times, seconds - seconds[0], np.arange(40)), 39)
+        expected = pad([shorten(trim(resample(order_hands(clip), positions)), 200)], 200)
+        found = in_javascript([clip], 200, seconds.tolist())
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    (still,) = in_javascript([clip[10:11]], 200, [3.0])
+    assert (still[1:] == 0).all()
 
 
 def test_real_clips_are_prepared_as_in_python(wlasl_root):

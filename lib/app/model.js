@@ -43,12 +43,12 @@ export class Model {
   }
 
   /**
-   * What it says of the landmarks of a clip (see preprocess.js): its likeliest signs, [gloss, share] in order, whether it
+   * What it says of a clip, whose landmarks and seconds are as `prepare` takes them: its likeliest signs, [gloss, share] in order, whether it
    * knows the sign, the embedding, and the milliseconds that both stages took; null where no hand is seen.
    */
-  async read(landmarks, top = 5) {
+  async read(landmarks, seconds = null, top = 5) {
     const start = performance.now();
-    const clip = prepare(landmarks, this.frames);
+    const clip = prepare(landmarks, this.frames, seconds);
     if (!clip) return null;
     const prepared = performance.now();
     const input = new ort.Tensor("float32", clip, [1, this.frames, JOINTS, 3]);

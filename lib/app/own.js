@@ -34,8 +34,8 @@ export class OwnSigns {
   }
 
   /** Takes in what is seen in a frame, for an example that is being recorded. */
-  see(landmarks) {
-    this.frames?.push(landmarks);
+  see(seconds, landmarks) {
+    this.frames?.push([seconds, landmarks]);
   }
 
   /** Offers the embedding of a video file as an example, null to offer nothing. */
@@ -64,12 +64,13 @@ export class OwnSigns {
     $("recording").textContent = "Sign now";
     this.frames = [];
     await wait(LENGTH);
-    const frames = this.frames;
+    const frames = (this.frames ?? []).map(([, frame]) => frame);
+    const times = (this.frames ?? []).map(([seconds]) => seconds);
     this.frames = null;
     $("recording").textContent = "";
     if (this.turn !== turn) return;
     if (!frames.some((frame) => frame[0] !== MISSING)) throw new Problem("No hands were seen: record the example again.");
-    this.add((await this.model.read(frames)).embedding);
+    this.add((await this.model.read(frames, times)).embedding);
   }
 
   /** Ends a recording without an example. */

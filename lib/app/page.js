@@ -191,15 +191,15 @@ async function find(seconds) {
   times = [...times, performance.now() / 1000].slice(-RATED);
   const rate = (times.length - 1) / (times.at(-1) - times[0]);
   $("rate").textContent = Number.isFinite(rate) ? rate.toFixed(rate < 10 ? 1 : 0) : "–";
-  own.see(landmarks);
+  own.see(seconds, landmarks);
   return landmarks;
 }
 
 /** Takes a frame in and, if it is time to, says what the last seconds show. */
 async function watch(seconds, landmarks) {
-  const clip = recent.push(seconds, landmarks);
-  if (!clip) return;
-  const read = moves(clip) ? await model.read(clip) : null;
+  const due = recent.push(seconds, landmarks);
+  if (!due) return;
+  const read = moves(due.clip) ? await model.read(due.clip, due.times) : null;
   if (read) showTook(read.took);
   const { gloss, top } = read ? name(read) : { gloss: "", top: [] };
   const held = vote.gloss;

@@ -17,13 +17,13 @@ export class Recent {
     this.due = -Infinity;
   }
 
-  /** Takes a frame in. Returns the landmarks to read now, oldest first, or null while the last answer stands. */
+  /** Takes a frame in. Returns the landmarks and seconds to read now, or null while the last answer stands. */
   push(seconds, landmarks) {
     this.frames.push([seconds, landmarks]);
     while (this.frames[0][0] < seconds - SPAN) this.frames.shift();
     if (seconds < this.due) return null;
     this.due = seconds + EVERY;
-    return this.frames.map(([, frame]) => frame);
+    return { clip: this.frames.map(([, frame]) => frame), times: this.frames.map(([time]) => time) };
   }
 }
 

@@ -88,8 +88,9 @@ def test_without_npm_one_line_says_what_to_install(tmp_path, monkeypatch, capsys
 
 
 def test_packages_are_pinned_by_version_and_hash_and_not_by_address():
-    wanted = json.loads((SOURCES / "package.json").read_text())["dependencies"]
-    assert {*wanted} == {*NEEDED}
+    package = json.loads((SOURCES / "package.json").read_text())
+    assert {*package["dependencies"]} == {*NEEDED}
+    wanted = package["dependencies"] | package["devDependencies"]
     assert all(re.fullmatch(r"[\d.]+", version) for version in wanted.values())
     text = (SOURCES / "package-lock.json").read_text()
     assert "://" not in text

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import threading
 from functools import partial
 from itertools import pairwise
@@ -21,20 +20,8 @@ from lib.settings import StudyError
 from lib.signs import Signs
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
-SOFTWARE_GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-# In the place of detector.js: the landmarks of the clip that window.clip names, from its first frame on, and again.
-STAND_IN = """
-const clips = CLIPS;
-let number = 0;
-const find = async () => {
-  const clip = clips[window.clip ?? 0];
-  return Float32Array.from(clip[number++ % clip.length]);
-};
-export const openDetector = async () => ({ find, reset: () => (number = 0) });
-"""
+from browsing import CHROMIUM, FAKE_CAMERA, SOFTWARE_GL, Visit, expect, launch, put_stand_in  # noqa: E402, it needs it
+
 NOBODY = np.full((1, 2, 21, 3), -1, np.float32)
 
 
@@ -56,15 +43,22 @@ def named(model, number):
 CLIPS = {"nobody": NOBODY, "still": still(), "one": moving(4), "two": moving(9), "three": moving(11)}
 
 
+def build(folder, model=None):
+    try:
+        assemble(folder, model)
+    except StudyError as error:
+        if "npm" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A function that starts Chromium with more arguments."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
+    if not CHROMIUM:
         pytest.skip("Chromium is not installed here")
     with playwright.sync_playwright() as tool:
-        quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        yield lambda *arguments: tool.chromium.launch(executable_path=path, args=[*quiet, *arguments])
+        yield partial(launch, tool)
 
 
 @pytest.fixture(scope="module")
@@ -78,36 +72,11 @@ def browser(chromium):
 def site(of_hands, tmp_path_factory):
     """Address of the page with a small model, which gives embeddings; and its folder."""
     folder = tmp_path_factory.mktemp("site") / "app"
-    try:
-        assemble(folder, of_hands.files["onnx"])
-    except StudyError as error:
-        pytest.skip(str(error))
+    build(folder, of_hands.files["onnx"])
     with server(folder, 0) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield f"http://localhost:{serving.server_port}/", folder
         serving.shutdown()
-
-
-class Visit:
-    """An open page, and what went wrong and where it asked for something since."""
-
-    def __init__(self, page, address):
-        self.page, self.said, self.asked = page, [], []
-        page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.goto(address)
-        expect(self["gloss"]).not_to_have_text("Loading the model …")
-
-    def __getitem__(self, name):
-        return self.page.locator(f"#{name}")
-
-    def show(self, clip):
-        """What the detector's stand-in sees from now on."""
-        self.page.evaluate("(clip) => { window.clip = clip; }", clip)
-
-    def open_video(self, path):
-        self["file"].set_input_files(path)
 
 
 @pytest.fixture
@@ -120,9 +89,7 @@ def visit(browser, site):
         contexts.append(context)
         page = context.new_page()
         if clips:
-            listed = {name: clip.reshape(len(clip), -1).tolist() for name, clip in clips.items()}
-            script = STAND_IN.replace("CLIPS", json.dumps(listed))
-            page.route("**/detector.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+            put_stand_in(page, clips)
         return Visit(page, site[0] + query)
 
     yield open_page
@@ -385,10 +352,7 @@ def test_a_file_that_is_no_video_is_told_in_a_sentence(visit, tmp_path):
 
 def test_a_real_clip_in_the_place_of_the_camera_yields_its_gloss(chromium, wlasl_root, tmp_path):
     folder, clip = tmp_path / "app", wlasl_root / "videos" / "69298.mp4"
-    try:
-        assemble(folder)
-    except StudyError as error:
-        pytest.skip(str(error))
+    build(folder)
     camera = tmp_path / "camera.mjpeg"  # one JPEG after another
     pictures = (cv2.imencode(".jpg", image[..., ::-1])[1] for image in frames(clip))
     camera.write_bytes(b"".join(picture.tobytes() for picture in pictures))

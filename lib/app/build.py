@@ -86,7 +86,7 @@ def _packages(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in PINNED:
         shutil.copy(SOURCES / name, folder)
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    options = ["--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     ran = subprocess.run([npm, "ci", *options], cwd=folder, capture_output=True, text=True)
     if ran.returncode:
         raise StudyError(f"npm cannot fetch the page's packages: {' '.join(ran.stderr.split())[-300:]}")

@@ -26,7 +26,9 @@ export async function openDetector() {
     await hands.initialize();
     return new Detector(hands);
   } catch (error) {
-    throw new Problem(`MediaPipe, which finds the hands, does not start here: ${error?.message ?? "its files cannot be read"}.`);
+    throw new Problem(
+      `MediaPipe, which finds the hands, does not start here: ${error?.message ?? "its files cannot be read"}.`,
+    );
   }
 }
 

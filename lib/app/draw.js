@@ -3,27 +3,33 @@
 import { MISSING } from "./preprocess.js";
 
 const FINGERS = [0, 1, 2, 3, 4].map((finger) => [0, ...[1, 2, 3, 4].map((joint) => 4 * finger + joint)]);
+const FINE = 960; // pixels that the longer side has at least
 const COLOURS = ["#ffb454", "#ffd866", "#7ee787", "#63d4ff", "#c8a2ff"]; // thumb to little finger
 
-/** Draws landmarks (see preprocess.js) on a canvas of the size of the picture. */
-export function draw(canvas, landmarks, width, height) {
+/** Draws landmarks (see preprocess.js) on a canvas over a picture of this size. */
+export function draw(canvas, landmarks, pictureWidth, pictureHeight) {
+  const finer = Math.max(1, FINE / Math.max(pictureWidth, pictureHeight));
+  const [width, height] = [Math.round(finer * pictureWidth), Math.round(finer * pictureHeight)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, width, height);
-  const line = Math.max(2, Math.min(width, height) / 130);
+  const line = Math.min(width, height) / 170;
   for (const start of [0, 63]) {
     if (landmarks[start] === MISSING) continue;
     const at = (joint) => [landmarks[start + 3 * joint] * width, landmarks[start + 3 * joint + 1] * height];
     FINGERS.forEach((joints, finger) => {
       const path = new Path2D();
       joints.forEach((joint) => path.lineTo(...at(joint)));
-      for (const [colour, thick] of [["#0009", 2 * line], [COLOURS[finger], line]]) {
+      for (const [colour, thick] of [
+        ["#0009", 2 * line],
+        [COLOURS[finger], line],
+      ]) {
         Object.assign(context, { strokeStyle: colour, lineWidth: thick, lineJoin: "round", lineCap: "round" });
         context.stroke(path);
       }
       for (const joint of joints) {
         context.beginPath();
-        context.arc(...at(joint), 1.1 * line, 0, 2 * Math.PI);
+        context.arc(...at(joint), line, 0, 2 * Math.PI);
         context.fillStyle = "#fff";
         context.fill();
       }

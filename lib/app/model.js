@@ -2,7 +2,7 @@
 
 import * as ort from "./vendor/ort.wasm.min.mjs";
 import { Problem } from "./problem.js";
-import { JOINTS, prepare } from "./preprocess.js";
+import { JOINTS, prepare, VALUES } from "./preprocess.js";
 
 ort.env.wasm.wasmPaths = new URL("vendor/", import.meta.url).href;
 ort.env.wasm.numThreads = 1; // more need headers that hosts of plain files do not send
@@ -18,16 +18,21 @@ export class Model {
     } catch {
       throw new Problem(`The model ${address} cannot be fetched: there is no answer, or it is at another address.`);
     }
-    if (!response.ok) throw new Problem(`The model ${address} cannot be fetched: the server answers ${response.status}.`);
+    if (!response.ok)
+      throw new Problem(`The model ${address} cannot be fetched: the server answers ${response.status}.`);
     const bytes = new Uint8Array(await response.arrayBuffer());
     const { description, labels } = readMetadata(bytes, address);
     const clip = description.input?.clip;
     if (clip?.joints?.length !== JOINTS) {
-      throw new Problem(`The model ${description.name} reads something else than two hands, so this page cannot use it.`);
+      throw new Problem(
+        `The model ${description.name} reads something else than two hands, so this page cannot use it.`,
+      );
     }
     try {
       const session = await ort.InferenceSession.create(bytes, { freeDimensionOverrides: { clips: 1 } });
-      return new Model(description, labels, session);
+      const model = new Model(description, labels, session);
+      await model.run(new Float32Array(model.frames * VALUES)); // the first run takes several times as long
+      return model;
     } catch (error) {
       throw new Problem(`The model file ${address} is broken: ${String(error.message ?? error).slice(0, 200)}`);
     }
@@ -39,23 +44,26 @@ export class Model {
     this.frames = description.frames;
     this.checksum = description.checksum ?? "";
     this.embeds = session.outputNames.includes("embedding") && Boolean(this.checksum);
-    this.knownFrom = -Infinity; // the least score of a sign that it knows; of the released model in released.json
+    this.knownFrom = null; // the least score of a sign that it knows, where released.json tells it
   }
 
   /**
-   * What it says of a clip, whose landmarks and seconds are as `prepare` takes them: its likeliest signs, [gloss, share] in order, whether it
-   * knows the sign, the embedding, and the milliseconds that both stages took; null where no hand is seen.
+   * What it says of a clip, whose landmarks and seconds are as `prepare` takes them: its likeliest signs, [gloss, share]
+   * in order, the largest logit, the embedding, and the milliseconds that both stages took; null where no hand is seen.
    */
   async read(landmarks, seconds = null, top = 5) {
     const start = performance.now();
     const clip = prepare(landmarks, this.frames, seconds);
     if (!clip) return null;
     const prepared = performance.now();
-    const input = new ort.Tensor("float32", clip, [1, this.frames, JOINTS, 3]);
-    const { logits, embedding } = await this.session.run({ clip: input });
+    const { logits, embedding } = await this.run(clip);
     const took = { prepare: prepared - start, model: performance.now() - prepared };
-    const known = Math.max(...logits.data) >= this.knownFrom;
-    return { top: likeliest(logits.data, this.labels, top), known, embedding: embedding?.data ?? null, took };
+    const score = Math.max(...logits.data);
+    return { top: likeliest(logits.data, this.labels, top), score, embedding: embedding?.data ?? null, took };
+  }
+
+  run(clip) {
+    return this.session.run({ clip: new ort.Tensor("float32", clip, [1, this.frames, JOINTS, 3]) });
   }
 }
 

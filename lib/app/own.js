@@ -69,7 +69,8 @@ export class OwnSigns {
     this.frames = null;
     $("recording").textContent = "";
     if (this.turn !== turn) return;
-    if (!frames.some((frame) => frame[0] !== MISSING)) throw new Problem("No hands were seen: record the example again.");
+    if (!frames.some((frame) => frame[0] !== MISSING))
+      throw new Problem("No hands were seen: record the example again.");
     this.add((await this.model.read(frames, times)).embedding);
   }
 
@@ -89,7 +90,11 @@ export class OwnSigns {
 
   list() {
     const rows = [...this.signs.vectors].map(([gloss, examples]) => {
-      const forget = Object.assign(document.createElement("button"), { type: "button", className: "small", textContent: "Forget" });
+      const forget = Object.assign(document.createElement("button"), {
+        type: "button",
+        className: "small",
+        textContent: "Forget",
+      });
       forget.setAttribute("aria-label", `Forget ${gloss}`);
       forget.onclick = () => {
         this.signs.remove(gloss);

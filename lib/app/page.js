@@ -8,7 +8,7 @@ import { PracticePanel } from "./practice.js";
 import { MISSING } from "./preprocess.js";
 import { Problem } from "./problem.js";
 import { cameras, close, everyFrame, live, openCamera, openFile } from "./sources.js";
-import { moves, Recent, Vote } from "./watch.js";
+import { moves, Recent, SURE, Vote } from "./watch.js";
 
 const SINGLE = 6; // seconds; a shorter video file is one sign, in a longer one signs are looked for
 const RATED = 30; // frames that the rate is measured on
@@ -25,7 +25,9 @@ const history = [];
 
 async function open() {
   navigator.serviceWorker?.register("sw.js").catch(() => {}); // from a file, or where the browser forbids it
-  navigator.serviceWorker?.ready.then(() => ($("offline").textContent = "Kept in this browser: the page also works without a network."));
+  navigator.serviceWorker?.ready.then(
+    () => ($("offline").textContent = "Kept in this browser: the page also works without a network."),
+  );
   const released = await (await fetch("models/released.json")).json();
   const address = new URLSearchParams(location.search).get("model") ?? released[0].address;
   const facts = released.find((one) => one.address === address);
@@ -36,9 +38,14 @@ async function open() {
     showGloss("", "No model");
     throw error;
   }
-  model.knownFrom = facts?.known_from ?? -Infinity;
+  model.knownFrom = facts?.known_from ?? null;
   describe(facts);
-  own = new OwnSigns(model, { isLive: () => Boolean(video.srcObject && running), startCamera, attempt, say: showGloss });
+  own = new OwnSigns(model, {
+    isLive: () => Boolean(video.srcObject && running),
+    startCamera,
+    attempt,
+    say: showGloss,
+  });
   practice = new PracticePanel(model);
   for (const id of ["camera", "file", "ask"]) $(id).disabled = false;
   showGloss("", "Ready");
@@ -114,7 +121,9 @@ async function readFile(file) {
   end();
   if (!clip.some((frame) => frame[0] !== MISSING)) {
     showGloss("", "No hands");
-    throw new Problem(`No hands are seen in ${file.name}: is the signer large enough in the picture, and is there light?`);
+    throw new Problem(
+      `No hands are seen in ${file.name}: is the signer large enough in the picture, and is there light?`,
+    );
   }
   if (!single) return showGloss("", "Read to the end");
   const read = await model.read(clip);
@@ -171,7 +180,9 @@ function stop() {
 async function listCameras() {
   const found = await cameras();
   const chosen = video.srcObject?.getVideoTracks()[0]?.getSettings().deviceId ?? $("cameras").value;
-  $("cameras").replaceChildren(...found.map((one, number) => new Option(one.label || `Camera ${number + 1}`, one.deviceId)));
+  $("cameras").replaceChildren(
+    ...found.map((one, number) => new Option(one.label || `Camera ${number + 1}`, one.deviceId)),
+  );
   if (found.some((one) => one.deviceId === chosen)) $("cameras").value = chosen;
   $("choice").hidden = found.length < 2;
 }
@@ -201,7 +212,7 @@ async function watch(seconds, landmarks) {
   if (!due) return;
   const read = moves(due.clip) ? await model.read(due.clip, due.times) : null;
   if (read) showTook(read.took);
-  const { gloss, top } = read ? name(read) : { gloss: "", top: [] };
+  const { gloss, top } = read ? name(read, SURE) : { gloss: "", top: [] };
   const held = vote.gloss;
   const isNew = vote.push(seconds, gloss);
   showTop(top);
@@ -209,10 +220,15 @@ async function watch(seconds, landmarks) {
   if (isNew) say(vote.gloss, top);
 }
 
-/** What a clip is called: one of the model's signs or of one's own, "" where it is neither, and the likeliest ones. */
-function name(read) {
+/**
+ * What a clip is called: one of the model's signs or of one's own, "" where it is neither, and the likeliest ones.
+ * least: probability from which on a sign counts where nothing better is known of the model.
+ */
+function name(read, least = 0) {
   if (document.querySelector("[name=which]:checked").value === "own") return own.name(read.embedding);
-  return { gloss: read.known ? read.top[0][0] : "", top: read.top };
+  const [gloss, share] = read.top[0];
+  const known = model.knownFrom === null ? share >= least : read.score >= model.knownFrom;
+  return { gloss: known ? gloss : "", top: read.top };
 }
 
 function say(gloss, top) {
@@ -267,13 +283,14 @@ async function attempt(work) {
     return await work();
   } catch (error) {
     if (!(error instanceof Problem)) console.error(error);
-    $("problem").textContent = error instanceof Problem ? error.message : `Something went wrong: ${error.message ?? error}`;
+    $("problem").textContent =
+      error instanceof Problem ? error.message : `Something went wrong: ${error.message ?? error}`;
     $("problem").hidden = false;
   }
 }
 
-function element(tag, text = "", name = "") {
-  return Object.assign(document.createElement(tag), { textContent: text, className: name });
+function element(tag, textContent = "", className = "") {
+  return Object.assign(document.createElement(tag), { textContent, className });
 }
 
 const percent = (share) => `${Math.round(100 * share)} %`;

@@ -163,14 +163,11 @@ function movingCosts(before, now) {
     const [from, to] = [centre(a), centre(b)];
     return Math.min(Math.hypot(from[0] - to[0], from[1] - to[1]), JUMP);
   };
-  return [
-    cost(before[0], now[0]) + cost(before[1], now[1]),
-    cost(before[0], now[1]) + cost(before[1], now[0]),
-  ];
+  return [cost(before[0], now[0]) + cost(before[1], now[1]), cost(before[0], now[1]) + cost(before[1], now[0])];
 }
 
 /** The mean x and y of the joints of a hand. */
-export function centre(hand) {
+function centre(hand) {
   let [x, y] = [0, 0];
   for (let joint = 0; joint < HAND; joint += 3) {
     x += hand[joint];

@@ -18,7 +18,8 @@ export class Signs {
     const name = gloss.trim();
     if (!name) throw new Problem("Give the sign a name first.");
     const examples = this.vectors.get(name) ?? [];
-    if (examples.length >= MOST) throw new Problem(`“${name}” has ${MOST} examples already: forget it to record it anew.`);
+    if (examples.length >= MOST)
+      throw new Problem(`“${name}” has ${MOST} examples already: forget it to record it anew.`);
     this.vectors.set(name, [...examples, Array.from(embedding, (value) => Math.round(value * DIGITS) / DIGITS)]);
     this.#keep();
   }
@@ -51,7 +52,9 @@ export class Signs {
     }
     if (!isSigns(content)) throw new Problem(`${file} is no file of signs, or it is damaged.`);
     if (content.checksum !== this.model.checksum) {
-      throw new Problem(`The signs in ${file} were added with the model ${content.model}, whose vectors this one cannot compare.`);
+      throw new Problem(
+        `The signs in ${file} were added with the model ${content.model}, whose vectors this one cannot compare.`,
+      );
     }
     this.#take(content);
     this.#keep();
@@ -79,7 +82,8 @@ const dot = (a, b) => a.reduce((sum, value, place) => sum + value * b[place], 0)
 function isSigns(content) {
   const examples = Object.values(content?.signs ?? {}).flat();
   const width = examples[0]?.length;
-  const isVector = (vector) => Array.isArray(vector) && vector.length === width && vector.every(Number.isFinite) && vector.some(Boolean);
+  const isVector = (vector) =>
+    Array.isArray(vector) && vector.length === width && vector.every(Number.isFinite) && vector.some(Boolean);
   const named = Object.entries(content?.signs ?? {}).every(([gloss, vectors]) => gloss.trim() && vectors?.length);
   return typeof content?.model === "string" && width > 0 && named && examples.every(isVector);
 }

@@ -91,5 +91,8 @@ const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 
 /** What the browser says of the next picture that it shows, null if it shows none for so many milliseconds. */
 function presented(video, patience = 1000) {
-  return Promise.race([new Promise((resolve) => video.requestVideoFrameCallback((_, about) => resolve(about))), later(patience)]);
+  return Promise.race([
+    new Promise((resolve) => video.requestVideoFrameCallback((_, about) => resolve(about))),
+    later(patience),
+  ]);
 }

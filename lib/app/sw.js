@@ -19,7 +19,9 @@ self.addEventListener("activate", (event) => {
 self.addEventListener("fetch", (event) => {
   const answer = async () => {
     const cache = await caches.open(CACHE);
-    return (await cache.match(event.request, { ignoreSearch: event.request.mode === "navigate" })) ?? fetch(event.request);
+    return (
+      (await cache.match(event.request, { ignoreSearch: event.request.mode === "navigate" })) ?? fetch(event.request)
+    );
   };
   if (event.request.method === "GET") event.respondWith(answer());
 });

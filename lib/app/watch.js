@@ -1,10 +1,15 @@
 // Which sign is shown now: the last seconds are read again and again, as lib/predict/camera.py does, and a sign counts
 // when the answers agree.
 
-import { centre, extent, MISSING } from "./preprocess.js";
+import { extent, MISSING } from "./preprocess.js";
 
 export const SPAN = 2.0; // seconds that are read at once
 export const EVERY = 0.2; // seconds from one answer to the next
+/**
+ * Probability from which on a sign counts. Of the model of WLASL300, 94 % of the right answers to clips of val and test
+ * reach it, 67 % of the wrong ones, and 61 % of those to clips of other signs.
+ */
+export const SURE = 0.3;
 const VOTES = 5; // answers that are counted
 const HOLD = 3; // of these have to agree
 const COOLDOWN = 1.5; // seconds for which a sign that was said is not said again
@@ -29,7 +34,9 @@ export class Recent {
 
 /** Whether a hand moves in a clip of landmarks, or appears or vanishes. */
 export function moves(clip) {
-  const hands = clip.flatMap((frame) => [frame.subarray(0, 63), frame.subarray(63)].filter((hand) => hand[0] !== MISSING));
+  const hands = clip.flatMap((frame) =>
+    [frame.subarray(0, 63), frame.subarray(63)].filter((hand) => hand[0] !== MISSING),
+  );
   if (hands.length < 2) return false;
   const counts = new Set(clip.map((frame) => Number(frame[0] !== MISSING) + Number(frame[63] !== MISSING)));
   if (counts.size > 1) return true;

@@ -1,0 +1,50 @@
+"""Pictures of the page with a drawn signer of the sample: PYTHONPATH=tests:data python tests/shoot_app.py <folder>.
+
+The sign is made up and the hands are where they were drawn, so the answer means nothing.
+"""
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import sync_playwright
+
+from browsing import SOFTWARE_GL, Visit, expect, launch, put_stand_in
+from lib.app.__main__ import server
+from lib.app.build import assemble
+from sample import SIZE, draw, encode, joints_of, plan_clips
+
+GLOSS, SHARE = "both-open", 0.6  # what is signed, and of how much of it the last picture is
+KINDS = {"desk": (1280, 960, "light"), "phone": (390, 1130, "dark")}
+
+
+def main(folder: Path) -> None:
+    """Write desk.png and phone.png."""
+    clip = next(clip for clip in plan_clips(0, 8) if clip.gloss == GLOSS)
+    body, hands = (joints[: clip.before + round(SHARE * clip.signed)] for joints in joints_of(clip, 0))
+    landmarks = np.concatenate([hands / SIZE, np.zeros((*hands.shape[:-1], 1))], -1)
+    with tempfile.TemporaryDirectory() as made, sync_playwright() as tool:
+        video = Path(made) / "drawn.mp4"
+        encode(video, (draw(*joints, clip.signer) for joints in zip(body, hands, strict=True)), clip.fps)
+        assemble(Path(made) / "app")
+        with server(Path(made) / "app", 0) as serving:
+            threading.Thread(target=serving.serve_forever, daemon=True).start()
+            browser = launch(tool, *SOFTWARE_GL)
+            for name, (width, height, scheme) in KINDS.items():
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+                put_stand_in(page, {"0": landmarks})
+                visit = Visit(page, f"http://localhost:{serving.server_port}/")
+                visit["ask"].click()
+                visit.open_video(video)
+                expect(visit["top"].locator("li")).to_have_count(5)
+                page.wait_for_timeout(500)
+                page.evaluate("scrollTo(0, 0)")
+                page.screenshot(path=folder / f"{name}.png")
+            browser.close()
+            serving.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -101,7 +101,7 @@ def visit(browser, site):
 def video(tmp_path_factory):
     """A function that makes a video of so many frames, in which nobody is seen."""
     folder = tmp_path_factory.mktemp("videos")
-    return lambda frames: encode_video(folder / f"{frames}.mp4", numbered_images(frames))
+    return lambda frames: encode_video(folder / f"{frames}.mp4", numbered_images(1) * frames)
 
 
 def test_it_opens_without_an_error_and_says_what_it_is(visit, of_hands):
@@ -170,6 +170,52 @@ def test_hands_that_rest_are_no_sign(visit):
     page.page.wait_for_timeout(2500)
     expect(page["gloss"]).to_have_text("No sign")
     expect(page["history"]).to_be_empty()
+
+
+def test_one_of_several_cameras_can_be_chosen(visit, chromium):
+    browser = chromium(
+        *SOFTWARE_GL, "--use-fake-device-for-media-stream=device-count=2", "--use-fake-ui-for-media-stream"
+    )
+    page = visit(CLIPS, browser=browser, permissions=["camera"])
+    page.show("still")
+    page["camera"].click()
+    shown = "document.getElementById('video').srcObject?.getVideoTracks()[0].label"
+    expect(page["cameras"].locator("option")).to_have_count(2)
+    other = next(
+        name for name in page["cameras"].locator("option").all_inner_texts() if name != page.page.evaluate(shown)
+    )
+    page["cameras"].select_option(label=other)
+    expect(page["rate"]).not_to_have_text("–")
+    assert page.page.evaluate(shown) == other
+    browser.close()
+
+
+def test_the_signs_of_a_longer_video_are_said_one_after_the_other(visit, video, of_hands):
+    model = of_hands.files["onnx"]
+    first, second = (next(n for n in range(3, 14) if named(model, n).index[0] == gloss) for gloss in two_glosses(model))
+    pause = np.repeat(NOBODY, 60, 0)
+    clip = np.concatenate([pause, moving(first), pause, moving(second), pause])
+    page = visit({"0": clip})
+    page.open_video(video(len(clip)))
+    expect(page["gloss"]).to_have_text("Read to the end")
+    said = page["history"].inner_text().split()
+    a, b = two_glosses(model)
+    assert said.index(a) < len(said) - 1 - said[::-1].index(b)  # a part of a sign may be called something else
+
+
+def two_glosses(model):
+    """Two that the model gives to some of `moving`."""
+    return list(dict.fromkeys(named(model, number).index[0] for number in range(3, 14)))[:2]
+
+
+def test_another_model_can_be_chosen(visit):
+    page = visit()
+    others = page["model"].locator("option")
+    address = others.nth(1).get_attribute("value")
+    name = others.nth(1).inner_text().partition(",")[0]
+    page["model"].select_option(address)
+    expect(page["about"]).to_contain_text(f"The model {name} knows")
+    expect(page["gloss"]).to_have_text("Ready")
 
 
 def record(page, name, clip):

@@ -15,7 +15,7 @@ const RATED = 30; // frames that the rate is measured on
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
-let [model, detector, running] = [null, null, null];
+let [model, opening, detector, running] = [null, null, null, null];
 let own, practice;
 let recent, vote;
 let times = []; // seconds at which the last frames were dealt with
@@ -92,7 +92,7 @@ $("file").onchange = () => {
 
 function startCamera() {
   return attempt(async () => {
-    const signal = await begin(() => openCamera(video, $("cameras").value));
+    const signal = await begin((ended) => openCamera(video, $("cameras").value, ended));
     await listCameras();
     showGloss("", "No sign");
     runCamera(signal);
@@ -149,11 +149,16 @@ async function begin(openSource) {
   own.offer(null);
   if (!detector) showGloss("", "Loading MediaPipe …");
   try {
-    detector ??= await openDetector();
+    opening ??= openDetector();
+    detector = await opening;
+    signal.throwIfAborted();
     detector.reset();
-    await openSource();
+    await openSource(signal);
+    signal.throwIfAborted();
   } catch (error) {
-    if (!signal.aborted) stop();
+    if (!detector) opening = null;
+    if (signal.aborted) throw signal.reason; // something else began
+    stop();
     throw error;
   }
   $("hint").hidden = true;
@@ -276,12 +281,13 @@ $("clear").onclick = () => {
 
 // ---- small things ----------------------------------------------------------------------------------------
 
-/** Does something; where it fails, the page says why. */
+/** Does something; where it fails, the page says why. Returns what it returns. */
 async function attempt(work) {
   $("problem").hidden = true;
   try {
     return await work();
   } catch (error) {
+    if (error.name === "AbortError") return; // something else began
     if (!(error instanceof Problem)) console.error(error);
     $("problem").textContent =
       error instanceof Problem ? error.message : `Something went wrong: ${error.message ?? error}`;

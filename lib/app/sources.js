@@ -11,13 +11,18 @@ export async function cameras() {
   return devices.filter((device) => device.kind === "videoinput");
 }
 
-/** Shows a camera in a <video>. Throws a Problem when there is none, or it may not be used. */
-export async function openCamera(video, id) {
+/**
+ * Shows a camera in a <video>, unless the signal ends that before the camera answers. Throws a Problem when there is
+ * none, or it may not be used.
+ */
+export async function openCamera(video, id, signal) {
   if (!navigator.mediaDevices) throw new Problem("This page may use a camera only over https, or from localhost.");
   const about = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
   const chosen = id ? { deviceId: { exact: id } } : { facingMode: "user" };
   try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { ...about, ...chosen } });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { ...about, ...chosen } });
+    if (signal.aborted) return stream.getTracks().forEach((track) => track.stop());
+    video.srcObject = stream;
     await video.play();
   } catch (error) {
     throw new Problem(CAMERA[error.name] ?? `The camera cannot be used: ${error.message}`);
@@ -84,7 +89,7 @@ async function seek(video, target) {
   const sought = new Promise((resolve) => (video.onseeked = resolve));
   video.currentTime = target;
   await sought;
-  return (await Promise.race([shown, later(150)]))?.mediaTime ?? -1;
+  return (await Promise.race([shown, later(300)]))?.mediaTime ?? -1;
 }
 
 const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds, null));

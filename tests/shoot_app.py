@@ -1,4 +1,6 @@
-"""Pictures of the page with a drawn signer of the sample: PYTHONPATH=tests:data python tests/shoot_app.py <folder>.
+"""Pictures of the page with a drawn signer of the sample.
+
+PYTHONPATH=tests:data python tests/shoot_app.py <folder> [model.onnx]
 
 The sign is made up and the hands are where they were drawn, so the answer means nothing.
 """
@@ -20,7 +22,7 @@ GLOSS, SHARE = "both-open", 0.6  # what is signed, and of how much of it the las
 KINDS = {"desk": (1280, 960, "light"), "phone": (390, 1130, "dark")}
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, model: Path | None = None) -> None:
     """Write desk.png and phone.png."""
     clip = next(clip for clip in plan_clips(0, 8) if clip.gloss == GLOSS)
     body, hands = (joints[: clip.before + round(SHARE * clip.signed)] for joints in joints_of(clip, 0))
@@ -28,7 +30,7 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as made, sync_playwright() as tool:
         video = Path(made) / "drawn.mp4"
         encode(video, (draw(*joints, clip.signer) for joints in zip(body, hands, strict=True)), clip.fps)
-        assemble(Path(made) / "app")
+        assemble(Path(made) / "app", model)
         with server(Path(made) / "app", 0) as serving:
             threading.Thread(target=serving.serve_forever, daemon=True).start()
             browser = launch(tool, *SOFTWARE_GL)
@@ -47,4 +49,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -151,12 +151,12 @@ def test_a_camera_s_sign_is_said_once_and_the_line_can_be_copied(visit, of_hands
     page.page.wait_for_timeout(1500)
     page.show("nobody")
     expect(page["gloss"]).to_have_text("No sign")
-    words = page["history"].inner_text().split()
+    words = page["history"].inner_text().split(" · ")
     assert words[0] == gloss
     assert all(a != b for a, b in pairwise(words))
     page["copy"].click()
     expect(page["copy"]).to_have_text("Copied")
-    assert page.page.evaluate("navigator.clipboard.readText()").split() == words
+    assert page.page.evaluate("navigator.clipboard.readText()").split(" · ") == words
     page["stop"].click()
     expect(page["camera"]).to_be_enabled()
     assert page.said == []
@@ -198,7 +198,7 @@ def test_the_signs_of_a_longer_video_are_said_one_after_the_other(visit, video, 
     page = visit({"0": clip})
     page.open_video(video(len(clip)))
     expect(page["gloss"]).to_have_text("Read to the end")
-    said = page["history"].inner_text().split()
+    said = page["history"].inner_text().split(" · ")
     a, b = two_glosses(model)
     assert said.index(a) < len(said) - 1 - said[::-1].index(b)  # a part of a sign may be called something else
 

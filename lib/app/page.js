@@ -11,6 +11,7 @@ import { cameras, close, everyFrame, live, openCamera, openFile } from "./source
 import { moves, Recent, SURE, Vote } from "./watch.js";
 
 const SINGLE = 6; // seconds; a shorter video file is one sign, in a longer one signs are looked for
+const SEPARATOR = " · "; // between the signs of the history, some of which are two words
 const RATED = 30; // frames that the rate is measured on
 
 const $ = (id) => document.getElementById(id);
@@ -69,7 +70,7 @@ function describe(facts) {
     : "";
   const lines = [
     `The model ${model.name} knows ${model.labels.length} signs. It reads where the joints of the hands are, which MediaPipe finds in each picture. ${data}${scored}`,
-    "Those clips were cut to one sign each, and signed by people who knew that they were filmed. In front of your camera it does worse.",
+    "Those clips were cut to one sign each. In front of your camera it may do worse.",
   ];
   $("about").replaceChildren(...lines.map((line) => element("p", line)));
   $("terms").textContent = licence;
@@ -238,7 +239,7 @@ function name(read, least = 0) {
 
 function say(gloss, top) {
   history.push(gloss);
-  $("history").textContent = history.join(" ");
+  $("history").textContent = history.join(SEPARATOR);
   $("history").scrollTop = $("history").scrollHeight;
   practice.see(gloss, top);
 }
@@ -269,7 +270,7 @@ function showTook({ prepare, model: inModel }) {
 
 $("copy").onclick = () =>
   attempt(async () => {
-    await navigator.clipboard.writeText(history.join(" "));
+    await navigator.clipboard.writeText(history.join(SEPARATOR));
     $("copy").textContent = "Copied";
     setTimeout(() => ($("copy").textContent = "Copy"), 1500);
   });

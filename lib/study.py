@@ -108,6 +108,7 @@ class StudyFile(_Strict):
     runs: Annotated[list[RunSpec], Field(min_length=1)]
     exports: list[Name] = []  # runs that notebook 10 exports
     predict: Name | None = None  # the run of a pose model that notebook 12 names clips and longer videos with
+    ablation: Name | None = None  # the run that notebook 15 compares all others with, on validation alone
     new_signs: Name | None = None  # the run of a pose model that notebook 14 names signs with which it never saw
     precisions: list[Precision] = list(get_args(Precision))  # of the exported files
     hours: Hours = Hours()
@@ -155,7 +156,7 @@ class StudyFile(_Strict):
                 taken = "another search" if searches.count(name) > 1 else "a recipe in workflow/recipes/"
                 raise ValueError(f"search '{name}' has the name of {taken}: rename it")
         lists = [("exports", self.exports, runs), ("release", self.release, self.exports)]
-        lists += [(key, [run], runs) for key in ("predict", "new_signs") if (run := getattr(self, key))]
+        lists += [(key, [run], runs) for key in ("predict", "new_signs", "ablation") if (run := getattr(self, key))]
         for key, names, known in lists:
             for name in set(names) - set(known):
                 raise ValueError(f"key '{key}': there is no run '{name}'; there are {', '.join(known) or 'none'}")

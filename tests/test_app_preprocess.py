@@ -12,10 +12,11 @@ from lib.data.hands import order_hands
 from lib.data.poses import pad, shorten, trim
 from lib.export.files import open_model, run_clip
 from lib.paths import REPOSITORY
+from lib.predict.model import best_released
 
 LENGTH = 64  # frames that the released model reads
 LARGEST = 1e-4  # difference of a logit
-RELEASED = REPOSITORY / "reports" / "wlasl100-hands" / "models" / "spobet-plus-s0.onnx"
+RELEASED = best_released().with_suffix(".onnx")
 # Reads clips of landmarks, float32 one after another, and writes what a model reads of each, zeros for null.
 SCRIPT = """
 import { readFileSync, writeSync } from "node:fs";

@@ -423,7 +423,7 @@ def test_audit_and_figures_work_on_own_clips_with_and_without_signers(own):
     assert table.loc["splits_made", "count"] == 0
     assert figures.signers(index).axes[0].get_title(loc="left").startswith("1 signers in test, 0 of them also in train")
     unknown = index.assign(signer=index["signer"].mask(index["signer"].notna()))
-    assert figures.signers(unknown).axes[0].get_title(loc="left").startswith("0 signers in test")
+    assert figures.signers(unknown).axes[0].get_title(loc="left").startswith("The annotations name no signer")
     assert coverage(index)["official"].iloc[0] == 5
 
 

@@ -467,3 +467,30 @@ def test_pretraining_runs_on_both_backends(outcomes):
     for backend in outcomes:
         assert backend["pretraining"].shape == (1,)
         assert 0 < backend["pretraining"][0] < 100
+
+
+def test_cosine_logits_are_the_scaled_cosines_of_the_clips_and_the_glosses_vectors():
+    model = model_of({**PLUS, "cosine": 20.0})
+    poses = poses_of(PLUS)
+    summary, kernel = numpy(model.summary(poses)), numpy(model.head.kernel)
+    cosine = summary @ kernel / np.linalg.norm(summary, axis=1)[:, None] / np.linalg.norm(kernel, axis=0)
+    np.testing.assert_allclose(numpy(model(poses)), 20 * cosine, atol=1e-3)
+    model.head.kernel.assign(3 * model.head.kernel)
+    np.testing.assert_allclose(numpy(model(poses)), 20 * cosine, atol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [2, 12])
+def test_slow_motion_is_the_movement_over_four_frames_where_a_joint_is_at_both_ends(frames):
+    poses = np.random.default_rng(3).random((1, frames, 42, 3), np.float32)
+    poses[..., 2] = 1
+    poses[:, 5:6] = 0
+    config = {"layout": "hands-42", "normalisation": "robust", "motion": True}
+    fast = numpy(PoseFeatures(SpobetConfig(**config))(poses)[0])
+    both = numpy(PoseFeatures(SpobetConfig(**config, slow_motion=True))(poses)[0])
+    assert both.shape[-1] == fast.shape[-1] + 84
+    places, slow = both[0, :, 84:168], both[0, :, 252:336]
+    expected = np.zeros_like(slow)
+    for frame in range(4, frames):
+        if frame not in (5, 9):
+            expected[frame] = 2 * (places[frame] - places[frame - 4])
+    np.testing.assert_allclose(slow, expected, atol=1e-5)

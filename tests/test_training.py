@@ -151,7 +151,7 @@ def test_adamw_without_decay_is_adam_and_decay_with_another_optimiser_is_refused
 
 
 def test_no_field_of_the_recipe_is_left_untested():
-    assert CHANGES.keys() | {"early_stopping", "momentum", "epsilon"} == Training.model_fields.keys()
+    assert CHANGES.keys() | {"early_stopping", "validate_every", "momentum", "epsilon"} == Training.model_fields.keys()
 
 
 @pytest.mark.parametrize(("field", "value"), [("momentum", 0.9), ("epsilon", 1.0)])
@@ -522,3 +522,36 @@ def test_a_finished_training_is_not_trained_again(tmp_path, unbroken):
     model, _, _ = trained(tmp_path, **WHOLE)
     assert (tmp_path / "history.csv").read_text() == before
     np.testing.assert_allclose(weights_of(model), unbroken[0], atol=1e-5)
+
+
+def test_of_a_finished_training_the_best_weights_are_enough(tmp_path, unbroken):
+    trained(tmp_path, **WHOLE)
+    (tmp_path / training.LAST).unlink()
+    model, history, _ = trained(tmp_path, **WHOLE)
+    same_history(history, unbroken[1])
+    np.testing.assert_allclose(weights_of(model), unbroken[0], atol=1e-5)
+
+
+def test_a_training_is_validated_and_saved_every_so_many_epochs_and_at_the_end(tmp_path):
+    often = trained(tmp_path / "often", epochs=5)[1]
+    model, seldom, val = trained(tmp_path / "seldom", epochs=5, validate_every=2)
+    assert seldom["val_accuracy"].notna().tolist() == [False, True, False, True, True]
+    np.testing.assert_allclose(seldom["loss"], often["loss"], rtol=1e-4)
+    best = often["val_accuracy"].iloc[[1, 3, 4]].max()
+    assert model.evaluate(val, verbose=0, return_dict=True)["accuracy"] == pytest.approx(best)
+
+
+def test_a_training_killed_between_two_validations_goes_on_from_the_first(tmp_path, monkeypatch):
+    whole = trained(tmp_path / "whole", epochs=5, validate_every=2)[1]
+    begin = Progress.on_epoch_begin
+
+    def kill(self, epoch, logs=None):
+        begin(self, epoch, logs)
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "on_epoch_begin", kill)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", epochs=5, validate_every=2)
+    monkeypatch.undo()
+    same_history(trained(tmp_path / "killed", epochs=5, validate_every=2)[1], whole)

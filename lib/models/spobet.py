@@ -82,7 +82,8 @@ class Spobet(keras.Model):
     def read(self, poses: Any) -> tuple[Any, Any]:
         """Logits (batch, num_classes) and embeddings (see `embed`), without computing anything twice."""
         summary = self.summary(poses)
-        return self.head(summary), unit_length(ops.cast(summary, "float32"), -1)
+        vector = ops.cast(summary, "float32")
+        return self.head(summary), vector / length(vector, -1)
 
     def attention(self, poses: Any) -> Any:
         """Attention scores (batch, depth, heads, 1 + tokens, 1 + tokens); row and column 0: classification token.
@@ -104,12 +105,15 @@ class CosineHead(layers.Dense):
         self.scale = scale
 
     def call(self, x: Any) -> Any:
-        return self.scale * ops.matmul(unit_length(ops.cast(x, "float32"), -1), unit_length(self.kernel, 0))
+        # Divided afterwards: TensorFlow Lite's quantised product would lose an input that is an output as well, and the
+        # embedding is x at length 1.
+        x = ops.cast(x, "float32")
+        return self.scale * ops.matmul(x, self.kernel / length(self.kernel, 0)) / length(x, -1)
 
 
-def unit_length(x: Any, axis: int) -> Any:
-    """Vectors along an axis, each divided by its length."""
-    return x / ops.sqrt(ops.sum(x * x, axis, keepdims=True) + EPSILON**2)
+def length(x: Any, axis: int) -> Any:
+    """Lengths of the vectors along an axis, which stays with length 1."""
+    return ops.sqrt(ops.sum(x * x, axis, keepdims=True) + EPSILON**2)
 
 
 class MaskedFrames(keras.Model):

@@ -74,13 +74,14 @@ def steps(root: str) -> dict[str, Callable[[], Any]]:
     from lib.data.audit import audit
     from lib.data.poses import build_poses
     from lib.data.sources import build_index
+    from lib.data.twins import pair_up
     from lib.study import load_study
 
     study = load_study("wlasl300-hands", Path(root))
 
     def build() -> None:
         index = build_index(study)
-        audit(index, study)
+        audit(index, study, pair_up(index, [], index["video_id"]))  # without near-copies, whose search takes a minute
         store, _ = build_poses(study, index)
         store.save(Path(root) / "poses.npz")
 

@@ -94,7 +94,7 @@ def fit(
     With `classify` the model is trained on one-hot labels, and the best checkpoint has the highest validation
     accuracy. Without, the model adds its own loss, and the lowest validation loss is best. The best weights are in
     the model afterwards. `until` pauses after so many epochs; paused or interrupted, the training is the same in the
-    end. `train` needs `seed` and `set_epoch`.
+    end. `train` needs `seed`, `set_epoch` and `on_gpu`, as `Batches` has.
     Writes best.weights.h5, last.weights.h5 (weights and optimiser), history.csv and tensorboard/ to `folder`.
     Returns the history, one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
     """

@@ -121,11 +121,12 @@ def test_without_a_model_the_best_released_one_names(run, of_hands, tmp_path, mo
     code, _, errors = run(tmp_path / "hands.npz", model=None)
     assert code == 1
     assert errors == ["error: no model is released in reports/*/models/; name one with --model"]
-    for study, top1 in [("one", 0.4), ("two", 0.7), ("three", 0.6)]:
+    for study, top1, signs in [("one", 0.9, 2), ("two", 0.7, 3), ("three", 0.6, 3)]:
         (tmp_path / "reports" / study / "models").mkdir(parents=True)
         (tmp_path / "reports" / study / "runs" / "a").mkdir(parents=True)
         (tmp_path / "reports" / study / "runs" / "a" / "metrics.json").write_text(json.dumps({"top1": top1}))
         path = tmp_path / "reports" / study / "models" / "a.tflite"
+        path.with_name("a-labels.txt").write_text("sign\n" * signs)
         path.write_bytes(of_hands.files["tflite"].read_bytes() if study == "two" else b"worse")
     code, lines, _ = run(tmp_path / "hands.npz", "--json", model=None)
     assert (code, json.loads(lines[0])["model"]) == (0, "hands/tiny")

@@ -461,6 +461,7 @@ from pathlib import Path
 from lib.training import Training, fit, prepare
 
 class Numbers(keras.utils.PyDataset):
+    on_gpu = False
     seed, epoch = 5, 0
     def __len__(self): return 3
     def set_epoch(self, epoch): self.epoch = epoch

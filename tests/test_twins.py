@@ -248,5 +248,5 @@ def test_known_near_copies_of_the_real_hand_landmarks_are_found(wlasl_root):
     }
     assert found == {
         ("00633", "64090"), ("05742", "32255"), ("05743", "32257"), ("17721", "17722"), ("24954", "24955"),
-        ("57948", "57949"),
+        ("57948", "57949"), ("13697", "13698"),  # the last are two performances, but alike within the limits
     }  # fmt: skip

@@ -9,6 +9,7 @@ SUBSET ?= 100
 ACCEPT ?=
 PORT ?=
 BUILD ?=
+MODEL ?=
 NOTEBOOKS = $(filter-out $(COMPARISON),$(wildcard notebooks/*.ipynb))
 # It shows the committed predictions, so that its figures are the same wherever it is run.
 COMPARISON = notebooks/11_comparison.ipynb
@@ -74,8 +75,8 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
 	@PYTHONPATH=tests:data $(PYTHON) -m bench $(PART)
 
-app: .venv/.done  ## the page for browsers: build it into data/app/ and serve it: [PORT=8000] [BUILD=only: do not serve]
-	@$(PYTHON) -m lib.app $(if $(PORT),--port $(PORT)) $(if $(BUILD),--only)
+app: .venv/.done  ## the page for browsers: build it into data/app/ and serve it: [PORT=8000] [BUILD=only: do not serve] [MODEL=<file>.onnx]
+	@$(PYTHON) -m lib.app $(if $(PORT),--port $(PORT)) $(if $(BUILD),--only) $(if $(MODEL),--model "$(MODEL)")
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
 	@$(PYTHON) data/download.py "$(DATA)" "$(SUBSET)" "$(ACCEPT)"

@@ -10,6 +10,7 @@ import pytest
 from lib.app import build
 from lib.app.__main__ import main, server
 from lib.app.build import NEEDED, PINNED, SOURCES, assemble
+from lib.app.skeletons import FRAMES
 from lib.predict.model import best_released
 from lib.settings import StudyError
 
@@ -25,6 +26,7 @@ def packages(tmp_path, monkeypatch):
             path.write_text('{"version": "1.2.3", "license": "MIT"}' if name == "package.json" else name)
     (folder / "done").write_text("".join((SOURCES / name).read_text() for name in PINNED))
     monkeypatch.setattr(build, "PACKAGES", folder)
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))  # this machine's pose stores play no part
     return folder
 
 
@@ -55,9 +57,27 @@ def test_the_best_released_model_comes_first_with_what_was_measured(packages, tm
     assert "top1" not in other
 
 
-def test_a_model_of_videos_is_refused(packages, tmp_path, of_videos):
-    with pytest.raises(StudyError, match="reads something else than two hands"):
-        assemble(tmp_path / "app", of_videos.files["onnx-stream"])
+def test_a_stream_is_taken_and_a_model_of_whole_videos_or_of_another_format_refused(packages, tmp_path, of_videos):
+    assemble(tmp_path / "app", of_videos.files["onnx-stream"])
+    first, *_ = json.loads((tmp_path / "app" / "models" / "released.json").read_text())
+    assert first["name"] == of_videos.name
+    with pytest.raises(StudyError, match="reads neither two hands nor single frames"):
+        assemble(tmp_path / "app", of_videos.files["onnx"])
+    with pytest.raises(StudyError, match="the page reads ONNX files"):
+        assemble(tmp_path / "app", of_videos.files["tflite"])
+
+
+def test_skeletons_are_there_where_the_pose_store_of_the_model_is(packages, tmp_path, of_hands, monkeypatch):
+    listed = {}
+    for place in (tmp_path / "none", of_hands.folder / "home"):
+        monkeypatch.setenv("STUDY_HOME", str(place))
+        assemble(tmp_path / "app", of_hands.files["onnx"])
+        listed[place.name], *others = json.loads((tmp_path / "app" / "models" / "released.json").read_text())
+        assert not any("skeletons" in other for other in others)
+    assert "skeletons" not in listed["none"]
+    address = listed["home"]["skeletons"]["address"]
+    assert (tmp_path / "app" / address).stat().st_size == 3 * (4 + FRAMES * 42 * 2)
+    assert address in (tmp_path / "app" / "files.js").read_text()  # kept for use without a network
 
 
 def test_the_version_of_the_folder_changes_with_any_file(packages, tmp_path):

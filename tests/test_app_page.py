@@ -14,7 +14,9 @@ from helpers import clip_of, encode_video, landmarks_of, numbered_images
 from lib.app.__main__ import server
 from lib.app.build import assemble
 from lib.data.hands import order_hands
+from lib.data.poses import PoseStore, trim
 from lib.data.video import frames
+from lib.paths import Paths
 from lib.predict import name_sign, open_model
 from lib.settings import StudyError
 from lib.signs import Signs
@@ -43,13 +45,16 @@ def named(model, number):
 CLIPS = {"nobody": NOBODY, "still": still(), "one": moving(4), "two": moving(9), "three": moving(11)}
 
 
-def build(folder, model=None):
-    try:
-        assemble(folder, model)
-    except StudyError as error:
-        if "npm" not in str(error):
-            raise
-        pytest.skip(str(error))
+def build(folder, model=None, home=None):
+    """Build the page; home: where the pose stores of skeletons are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(home or folder.parent))
+        try:
+            assemble(folder, model)
+        except StudyError as error:
+            if "npm" not in str(error):
+                raise
+            pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +75,9 @@ def browser(chromium):
 
 @pytest.fixture(scope="module")
 def site(of_hands, tmp_path_factory):
-    """Address of the page with a small model, which gives embeddings; and its folder."""
+    """Address of the page with a small model, which gives embeddings and has skeletons; and its folder."""
     folder = tmp_path_factory.mktemp("site") / "app"
-    build(folder, of_hands.files["onnx"])
+    build(folder, of_hands.files["onnx"], of_hands.folder / "home")
     with server(folder, 0) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield f"http://localhost:{serving.server_port}/", folder
@@ -107,6 +112,7 @@ def video(tmp_path_factory):
 def test_it_opens_without_an_error_and_says_what_it_is(visit, of_hands):
     page = visit()
     expect(page["gloss"]).to_have_text("Ready")
+    expect(page["take"]).to_be_hidden()  # there is no video
     expect(page["about"]).to_contain_text(f"knows {len(open_model(of_hands.files['onnx']).glosses)} signs")
     expect(page["terms"]).not_to_be_empty()
     expect(page["problem"]).to_be_hidden()
@@ -293,6 +299,103 @@ def test_practice_asks_for_a_sign_and_says_what_it_saw(visit, video, of_hands):
     page.open_video(path)
     expect(page["judged"]).to_have_text(f"Yes, that is “{said}”.")
     expect(page["points"]).to_contain_text("1 of 2 right")
+
+
+def test_practice_shows_a_sign_slower_mirrored_and_again(visit):
+    page = visit()
+    page["ask"].click()
+    page.page.clock.install(time=0)
+    page.page.clock.pause_at(60_000)
+    assert page["show"].get_attribute("aria-expanded") == "false"
+    page["show"].click()
+    expect(page["player"]).to_be_visible()
+    assert page["show"].get_attribute("aria-expanded") == "true"
+    assert page["asked"].inner_text() in page["player-picture"].get_attribute("aria-label")
+    said = page["position"].get_attribute("aria-valuetext")
+    whole = float(re.search(r"of ([\d.]+) seconds", said)[1])
+
+    def moved(milliseconds):
+        before = float(page["position"].input_value())
+        page.page.clock.run_for(milliseconds)
+        return (float(page["position"].input_value()) - before) * whole
+
+    page.page.get_by_label("Repeat").uncheck()
+    page["position"].fill("0")
+    expect(page["play"]).to_have_text("Play")  # who moves through it by hand is not moved on
+    assert moved(100) == 0
+    page["play"].click()
+    assert moved(96) == pytest.approx(0.096, abs=0.03)
+    page["position"].fill("0")
+    page.page.get_by_label("¼×").check()
+    page["play"].click()
+    assert moved(384) == pytest.approx(0.096, abs=0.03)
+    page.page.get_by_label("1×", exact=True).check()
+    page.page.clock.run_for(5000)
+    expect(page["play"]).to_have_text("Play")
+    assert float(page["position"].input_value()) == 1
+    page.page.get_by_label("Repeat").check()
+    page["play"].click()
+    page.page.clock.run_for(5000)
+    expect(page["play"]).to_have_text("Pause")
+
+    picture = "document.getElementById('player-picture').getBoundingClientRect()"
+    page["play"].click()
+    plain = shot(page)
+    page.page.get_by_label("Mirrored").check()
+    np.testing.assert_allclose(shot(page), plain[:, ::-1], atol=40)
+    assert np.abs(plain.astype(int) - plain[:, ::-1]).max() > 100
+    assert page.page.evaluate(f"{picture}.width") > 200
+    page["ask"].click()
+    expect(page["player"]).to_be_hidden()  # the next sign is tried first
+    assert page.said == []
+
+
+def shot(page):
+    """The player's picture, uint8 (height, width, 3)."""
+    return cv2.imdecode(np.frombuffer(page["player-picture"].screenshot(), np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_a_skeleton_stands_still_for_who_asked_for_less_motion(visit):
+    page = visit(reduced_motion="reduce")
+    page["ask"].click()
+    page["show"].click()
+    expect(page["player"]).to_be_visible()
+    expect(page["play"]).to_have_text("Play")
+
+
+def test_a_skeleton_is_that_of_the_training_clip(visit, site, of_hands):
+    about = json.loads((site[1] / "models" / "released.json").read_text())[0]["skeletons"]
+    labels = list(open_model(of_hands.files["onnx"]).glosses)
+    page = visit()
+    read = page.page.evaluate(
+        """async ([about, labels]) => {
+            const { Skeletons, between } = await import("./skeletons.js");
+            const { seconds, frames } = await new Skeletons(about, labels).of(labels[1]);
+            return [seconds, ...[0, 1.25, 1, 31].map((at) => [...between(frames, at)])];
+        }""",
+        [about, labels],
+    )
+    row = of_hands.index.query("gloss == @labels[1] and split == 'train'").iloc[0]
+    study = Paths("hands", of_hands.folder / "home")
+    store = PoseStore.load(study.poses)
+    poses = trim(store.poses[[*store.video_id].index(row["video_id"])])
+    assert read[0] == pytest.approx(len(poses) / 25)
+    first, mixed, second, last = np.array(read[1:]).reshape(4, 42, 3)[..., :2]
+    flat = poses[..., :2] * (1.5, 1)
+    low, side = flat.min((0, 1)), np.ptp(flat.reshape(-1, 2), 0)
+    middle = 0.5 + 0.88 * (flat - low - side / 2) / side.max()
+    np.testing.assert_allclose([first, last], middle[[0, -1]], atol=0.01)  # the square is that of 32 frames
+    assert ((mixed - first) * (mixed - second) > -1e-3).all()
+
+
+def test_without_skeletons_practice_says_how_to_get_them(visit, site):
+    page = visit(query="?model=models/wlasl100-hands/spobet-lexicon-transfer-s0.onnx")
+    expect(page["no-skeletons"]).to_be_hidden()
+    page["ask"].click()
+    expect(page["no-skeletons"]).to_contain_text("make study STUDY=wlasl100-hands DATA=")
+    expect(page["show"]).to_be_hidden()
+    page["leave"].click()
+    expect(page["no-skeletons"]).to_be_hidden()
 
 
 def test_it_works_with_the_keyboard_alone(visit):

@@ -3,6 +3,7 @@
 python -m lib.app               build, and serve on port 8000
 python -m lib.app --port 9000   on another port
 python -m lib.app --only        build; any server of files can serve the folder
+python -m lib.app --model FILE  the page opens this ONNX file first: of hands, or of a MoViNet frame by frame
 """
 
 import argparse
@@ -48,11 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m lib.app", description=about, epilog=examples, formatter_class=raw)
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--model", type=Path, metavar="FILE", help="an exported .onnx file")
     parser.add_argument("--only", action="store_true", help="build, and serve nothing")
     options = parser.parse_args(arguments)
     folder = home() / "data" / "app"
     try:
-        assemble(folder)
+        assemble(folder, options.model)
         if options.only:
             print(f"{folder} holds the page")
             return 0

@@ -1,4 +1,4 @@
-"""The folder of the page: its sources, the files of two npm packages, and the released model."""
+"""The folder of the page: its sources, the files of two npm packages, the released models, and skeletons of signs."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lib.data.layouts import LAYOUTS
-from lib.export import CLIP
+from lib.app.skeletons import FRAMES, LAYOUT, write_skeletons
+from lib.export import CLIP, IMAGE
 from lib.export.files import read_metadata
-from lib.paths import REPOSITORY, Paths, locked
+from lib.paths import REPOSITORY, Paths, home, locked
 from lib.predict.model import best_released
 from lib.settings import StudyError
 
@@ -43,9 +43,11 @@ LARGEST = 60_000_000  # bytes of the folder
 def assemble(folder: Path, model: Path | None = None) -> None:
     """Write the page to a folder, in the place of what was there.
 
-    model: an ONNX file that the page opens first; by default the best released one. The others are there as well.
+    model: an ONNX file that the page opens first, of hands or a stream; by default the best released one. The released
+    ones are there as well, each with skeletons where `home()` has the pose store of its study.
 
-    Raises StudyError when there is no npm, it cannot fetch the packages, there is no model, or all is too large.
+    Raises StudyError when there is no npm, it cannot fetch the packages, there is no model or one that the page cannot
+    use, or all is too large.
     """
     with locked(PACKAGES / "lock"):
         packages = _packages(PACKAGES)
@@ -104,26 +106,33 @@ def _notice(packages: Path) -> str:
 
 
 def _add_models(folder: Path, first: Path | None) -> None:
-    """Copy the models of hands, and list them in released.json with what their files do not say of them."""
+    """Copy the models, and list them in released.json with what their files do not say of them."""
     first = first or best_released().with_suffix(".onnx")
+    if first.suffix != ".onnx":
+        raise StudyError(f"{first}: the page reads ONNX files, not {first.suffix!r}")
     released = (REPOSITORY / "reports").glob("*/models/*.onnx")
     listed = []
     for model in dict.fromkeys([first, *sorted(released)]):
         description, labels = read_metadata(model)
-        if description["input"].get(CLIP, {}).get("joints") != list(LAYOUTS["hands-42"].joints):
+        hands = description["input"].get(CLIP, {}).get("joints") == list(LAYOUT.joints)
+        if not hands and IMAGE not in description["input"]:
             if model == first:
-                raise StudyError(f"{model}: reads something else than two hands, and the page finds hands only")
+                raise StudyError(f"{model}: reads neither two hands nor single frames, and the page gives no others")
             continue
         study, run = description["name"].split("/")
-        address = f"{study}/{run}.onnx"
-        (folder / study).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model, folder / address)
-        listed.append({"address": f"models/{address}", "name": description["name"], "glosses": len(labels)})
+        address = f"models/{study}/{run}"
+        file = folder.parent / f"{address}.onnx"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model, file)
+        about = {"address": f"{address}.onnx", "name": description["name"], "glosses": len(labels)}
         paths = Paths(study, REPOSITORY)
-        for about in (paths.metrics(run), paths.known(run)):
-            if about.is_file():
-                facts = json.loads(about.read_text())
-                listed[-1] |= {key: facts[key] for key in FACTS if key in facts}
+        for path in (paths.metrics(run), paths.known(run)):
+            if path.is_file():
+                facts = json.loads(path.read_text())
+                about |= {key: facts[key] for key in FACTS if key in facts}
+        if hands and write_skeletons(file.with_suffix(".skeletons"), labels, Paths(study, home())):
+            about["skeletons"] = {"address": f"{address}.skeletons", "frames": FRAMES}
+        listed.append(about)
     (folder / "released.json").write_text(json.dumps(listed, indent=1))
 
 

@@ -3,20 +3,25 @@
 import { MISSING } from "./preprocess.js";
 
 const FINGERS = [0, 1, 2, 3, 4].map((finger) => [0, ...[1, 2, 3, 4].map((joint) => 4 * finger + joint)]);
+const PALM = [0, 1, 5, 9, 13, 17];
 const FINE = 960; // pixels that the longer side has at least
 const COLOURS = ["#ffb454", "#ffd866", "#7ee787", "#63d4ff", "#c8a2ff"]; // thumb to little finger
 
-/** Draws landmarks (see preprocess.js) on a canvas over a picture of this size. */
-export function draw(canvas, landmarks, pictureWidth, pictureHeight) {
+/** Draws landmarks (see preprocess.js) on a canvas over a picture of this size. bold: how much thicker than usual. */
+export function draw(canvas, landmarks, pictureWidth, pictureHeight, bold = 1) {
   const finer = Math.max(1, FINE / Math.max(pictureWidth, pictureHeight));
   const [width, height] = [Math.round(finer * pictureWidth), Math.round(finer * pictureHeight)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, width, height);
-  const line = Math.min(width, height) / 170;
+  const line = (bold * Math.min(width, height)) / 170;
   for (const start of [0, 63]) {
     if (landmarks[start] === MISSING) continue;
     const at = (joint) => [landmarks[start + 3 * joint] * width, landmarks[start + 3 * joint + 1] * height];
+    const palm = new Path2D();
+    PALM.forEach((joint) => palm.lineTo(...at(joint)));
+    context.fillStyle = "#ffffff26";
+    context.fill(palm);
     FINGERS.forEach((joints, finger) => {
       const path = new Path2D();
       joints.forEach((joint) => path.lineTo(...at(joint)));

@@ -47,7 +47,7 @@ async function open() {
     attempt,
     say: showGloss,
   });
-  practice = new PracticePanel(model);
+  practice = new PracticePanel(model, facts?.skeletons, attempt);
   for (const id of ["camera", "file", "ask"]) $(id).disabled = false;
   showGloss("", "Ready");
   await listCameras();

@@ -1,4 +1,6 @@
-// Practice: a sign is asked for, and the page says whether it saw it.
+// Practice: a sign is asked for and, if wanted, shown as a skeleton; the page says whether it saw it.
+
+import { Player, Skeletons } from "./skeletons.js";
 
 /** Draws signs to ask for, none twice before all were asked, and judges what is signed. */
 export class Practice {
@@ -34,10 +36,17 @@ const PRAISE = 1800; // milliseconds for which the page says that a sign was rig
 
 /** The part of the page for practice. */
 export class PracticePanel {
-  constructor(model) {
-    this.model = model;
+  /** skeletons: what released.json says of the model's; attempt: of the page, says what fails. */
+  constructor(model, skeletons, attempt) {
+    Object.assign(this, { model, skeletons: skeletons && new Skeletons(skeletons, model.labels) });
+    this.player = new Player();
     $("ask").onclick = () => this.ask();
     $("leave").onclick = () => this.leave();
+    $("show").onclick = () => ($("player").hidden ? attempt(() => this.show()) : this.hide());
+    const [study] = model.name.split("/");
+    $("no-skeletons").textContent =
+      `How a sign is made, the page shows where the landmarks of ${study} were when it was built: ` +
+      `make study STUDY=${study} DATA=<the folder of its data> puts them there within its first steps, then make app.`;
   }
 
   ask() {
@@ -47,6 +56,26 @@ export class PracticePanel {
     $("judged").textContent = "";
     $("ask").textContent = "Another sign";
     $("leave").disabled = false;
+    this.hide();
+    $("show").hidden = !this.skeletons;
+    $("no-skeletons").hidden = Boolean(this.skeletons);
+  }
+
+  /** Shows how the sign that is asked for is made. */
+  async show() {
+    const label = this.practice.asked;
+    const skeleton = await this.skeletons.of(label);
+    if (label !== this.practice?.asked) return; // another one was asked for meanwhile
+    $("show").textContent = skeleton ? "Hide the sign" : `There is no clip of “${label}” to show`;
+    if (!skeleton) return;
+    $("show").setAttribute("aria-expanded", "true");
+    this.player.open(skeleton, label);
+  }
+
+  hide() {
+    this.player.close();
+    $("show").setAttribute("aria-expanded", "false");
+    $("show").textContent = "Show me the sign";
   }
 
   leave() {
@@ -55,6 +84,8 @@ export class PracticePanel {
     for (const id of ["asked", "judged", "points"]) $(id).textContent = "";
     $("ask").textContent = "Start";
     $("leave").disabled = true;
+    this.hide();
+    for (const id of ["show", "no-skeletons"]) $(id).hidden = true;
   }
 
   /** Takes in a sign that was seen, with the likeliest ones of that moment. */

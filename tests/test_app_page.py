@@ -1,8 +1,11 @@
 """The page in a real browser: Chromium, driven by playwright. Skipped where one of them, or npm, is absent."""
 
+import base64
 import json
 import re
+import shutil
 import threading
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -10,20 +13,23 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import clip_of, encode_video, landmarks_of, numbered_images
+from helpers import clip_of, encode_video, landmarks_of, numbered_images, signing
 from lib.app.__main__ import server
 from lib.app.build import assemble
 from lib.data.hands import order_hands
 from lib.data.poses import PoseStore, trim
-from lib.data.video import frames
+from lib.data.video import frames, sample_frames
 from lib.paths import Paths
 from lib.predict import name_sign, open_model
+from lib.predict.camera import _ask_stream, _picture
+from lib.predict.model import best_released, probabilities
 from lib.settings import StudyError
 from lib.signs import Signs
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
 from browsing import CHROMIUM, FAKE_CAMERA, SOFTWARE_GL, Visit, expect, launch, put_stand_in  # noqa: E402, it needs it
 
+RELEASED = best_released().with_suffix(".onnx")
 NOBODY = np.full((1, 2, 21, 3), -1, np.float32)
 
 
@@ -57,6 +63,15 @@ def build(folder, model=None, home=None):
             pytest.skip(str(error))
 
 
+@contextmanager
+def served(folder):
+    """Serve a folder; gives the address."""
+    with server(folder, 0) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://localhost:{serving.server_port}/"
+        serving.shutdown()
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A function that starts Chromium with more arguments."""
@@ -78,10 +93,8 @@ def site(of_hands, tmp_path_factory):
     """Address of the page with a small model, which gives embeddings and has skeletons; and its folder."""
     folder = tmp_path_factory.mktemp("site") / "app"
     build(folder, of_hands.files["onnx"], of_hands.folder / "home")
-    with server(folder, 0) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://localhost:{serving.server_port}/", folder
-        serving.shutdown()
+    with served(folder) as address:
+        yield address, folder
 
 
 @pytest.fixture
@@ -499,17 +512,140 @@ def test_a_file_that_is_no_video_is_told_in_a_sentence(visit, tmp_path):
     expect(page["problem"]).to_contain_text("cannot play notes.mp4")
 
 
-def test_a_real_clip_in_the_place_of_the_camera_yields_its_gloss(chromium, wlasl_root, tmp_path):
-    folder, clip = tmp_path / "app", wlasl_root / "videos" / "69298.mp4"
+def as_png(image):
+    return base64.b64encode(cv2.imencode(".png", image[..., ::-1])[1]).decode()
+
+
+# Defines `bitmap`, which makes of a PNG what a canvas draws.
+BITMAP = """const bitmap = async (png) => createImageBitmap(
+    new Blob([Uint8Array.from(atob(png), (one) => one.charCodeAt(0))], { type: "image/png" }));"""
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (344, 345), (688, 900), (172, 172), (333, 200), (100, 141)])
+def test_a_picture_is_cut_and_scaled_as_in_python(visit, shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    taken = visit().page.evaluate(
+        f"""async (png) => {{
+            {BITMAP}
+            const {{ takePicture }} = await import("./picture.js");
+            return [...takePicture(await bitmap(png), 172)];
+        }}""",
+        as_png(image),
+    )
+    expected = np.round(255 * _picture(image, 172)).astype(int)
+    apart = np.abs(np.reshape(taken, expected.shape) - expected)
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < (0.001 if min(shape) >= 172 else 0.2)  # OpenCV enlarges in whole numbers
+
+
+@pytest.fixture
+def stream(visit, site, of_videos):
+    """A function that opens the page with the small MoViNet that reads frame by frame."""
+    shutil.copyfile(of_videos.files["onnx-stream"], site[1] / "models" / "own.onnx")
+    return partial(visit, query="?model=models/own.onnx")
+
+
+def test_a_stream_reads_the_frames_of_a_camera_as_in_python(stream, of_videos):
+    model = open_model(of_videos.files["onnx-stream"])
+    images = signing(1, 20)
+    times = [number / 8 for number in range(40)]  # more than two clips; not every frame is read
+    ask = _ask_stream(model)
+    expected = [ask(seconds, images[number % 20]) for number, seconds in enumerate(times)]
+    page = stream()
+    answers = page.page.evaluate(
+        f"""async ([pngs, times]) => {{
+            {BITMAP}
+            const [{{ takePicture }}, {{ openModel }}, {{ StreamWatch }}] = await Promise.all(
+                ["./picture.js", "./model.js", "./watch.js"].map((name) => import(name)));
+            const model = await openModel("models/own.onnx");
+            const pictures = await Promise.all(pngs.map(async (png) => takePicture(await bitmap(png), model.size)));
+            const watch = new StreamWatch(model), answers = [];
+            for (const [number, seconds] of times.entries())
+                answers.push(await watch.push(seconds, pictures[number % pictures.length]));
+            const same = [await watch.push(90, pictures[0]), await watch.push(91, pictures[0])];
+            return [...answers, ...same].map((read) => read ? [read.score, read.top] : read === null ? null : "stands");
+        }}""",
+        [[as_png(image) for image in images], times],
+    )
+    assert answers[0] is None  # nothing has moved yet
+    assert answers[-1] is None  # nothing moves
+    assert [answer == "stands" for answer in answers[:-2]] == [logits is None for logits in expected]
+    for answer, logits in zip(answers[1:-2], expected[1:], strict=True):
+        if logits is None:
+            continue
+        largest, top = answer
+        shares = np.array([dict(top)[gloss] for gloss in model.glosses])
+        np.testing.assert_allclose(largest + np.log(shares / shares.max()), logits[0], atol=1e-4)
+    assert sum(logits is not None for logits in expected) > 2 * model.frames
+
+
+def test_a_stream_names_a_video_by_the_middle_frames_of_even_spans(stream, of_videos, tmp_path):
+    model = open_model(of_videos.files["onnx-stream"])
+    path = encode_video(tmp_path / "sign.mp4", signing(3, 25)[1:])
+    pictures = np.stack([_picture(image, model.size) for image in frames(path)])
+    shares = probabilities(model.logits([pictures[sample_frames(0, len(pictures), model.frames)]]))[0]
+    page = stream()
+    expect(page["about"]).to_contain_text("It reads the square in the middle of the picture")
+    expect(page["own-about"]).to_contain_text("gives no embeddings")
+    page.open_video(path)
+    expect(page["top"].locator("li")).to_have_count(3)
+    rows = dict(row.split("\n") for row in page["top"].locator("li").all_inner_texts())
+    found = [int(rows[gloss].removesuffix(" %")) for gloss in model.glosses]
+    assert found == pytest.approx([*(100 * shares)], abs=1.5)  # browsers make other colours of a video than FFmpeg
+    page["ask"].click()
+    expect(page["no-skeletons"]).to_be_hidden()
+    assert page.said == []
+    assert not any("hands" in url for url in page.asked)  # MediaPipe is not loaded
+
+
+def test_a_stream_answers_to_a_camera(stream, of_videos):
+    page = stream()
+    page["camera"].click()
+    expect(page["gloss"]).to_have_text(re.compile("^(book|drink|computer)$"))
+    expect(page["took-model"]).to_contain_text("ms")
+    page["stop"].click()
+    page["camera"].click()
+    expect(page["gloss"]).to_have_text(re.compile("^(book|drink|computer)$"))
+    assert page.said == []
+
+
+# Real clips that Python names rightly from the archive's landmarks: of the test, the val and the training split.
+REAL = {"10159": "cheat", "69366": "home", "18307": "easy", "22550": "flower", "65402": "cool"}
+REAL |= {"24996": "gold", "14893": "deaf", "37318": "muscle", "34699": "manager", "38530": "no"}
+
+
+@pytest.fixture(scope="module")
+def released(chromium, wlasl_root, tmp_path_factory):
+    """Address of the page with the released models."""
+    folder = tmp_path_factory.mktemp("released") / "app"
     build(folder)
+    with served(folder) as address:
+        yield address
+
+
+def test_a_real_clip_in_the_place_of_the_camera_yields_its_gloss(chromium, wlasl_root, released, tmp_path):
     camera = tmp_path / "camera.mjpeg"  # one JPEG after another
-    pictures = (cv2.imencode(".jpg", image[..., ::-1])[1] for image in frames(clip))
+    pictures = (cv2.imencode(".jpg", image[..., ::-1])[1] for image in frames(wlasl_root / "videos" / "69298.mp4"))
     camera.write_bytes(b"".join(picture.tobytes() for picture in pictures))
     browser = chromium(*SOFTWARE_GL, *FAKE_CAMERA, f"--use-file-for-fake-video-capture={camera}")
-    with server(folder, 0) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        page = Visit(browser.new_page(), f"http://localhost:{serving.server_port}/")
-        page["camera"].click()
-        expect(page["history"]).to_contain_text("dog", timeout=120_000)
-        browser.close()
-        serving.shutdown()
+    page = Visit(browser.new_page(), released)
+    page["camera"].click()
+    expect(page["history"]).to_contain_text("dog", timeout=120_000)
+    browser.close()
+
+
+def test_real_clips_get_python_s_name_from_the_picture_on(browser, wlasl_root, released):
+    """MediaPipe's 476 frames take a minute on two cores that nothing else uses."""
+    page, same = Visit(browser.new_page(service_workers="block"), released), 0
+    with (
+        np.load(wlasl_root / "hands" / "wlasl300_hands.npz") as some,
+        np.load(wlasl_root / "hands" / "wlasl2000_hands_rest.npz") as others,
+    ):
+        for name, gloss in REAL.items():
+            landmarks = (some if name in some else others)[name].astype(np.float32)
+            assert name_sign(order_hands(landmarks), RELEASED).index[0] == gloss
+            page.open_video(wlasl_root / "videos" / f"{name}.mp4")
+            expect(page["take"]).to_be_visible(timeout=120_000)  # it has read the file
+            same += page["top"].locator("li").first.inner_text().split("\n")[0] == gloss
+    assert same >= 9
+    page.page.close()

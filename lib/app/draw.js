@@ -1,5 +1,6 @@
-// The skeletons of the hands over the picture.
+// What is drawn over the picture: the skeletons of the hands, or what a model of pictures does not see.
 
+import { square } from "./picture.js";
 import { MISSING } from "./preprocess.js";
 
 const FINGERS = [0, 1, 2, 3, 4].map((finger) => [0, ...[1, 2, 3, 4].map((joint) => 4 * finger + joint)]);
@@ -9,11 +10,7 @@ const COLOURS = ["#ffb454", "#ffd866", "#7ee787", "#63d4ff", "#c8a2ff"]; // thum
 
 /** Draws landmarks (see preprocess.js) on a canvas over a picture of this size. bold: how much thicker than usual. */
 export function draw(canvas, landmarks, pictureWidth, pictureHeight, bold = 1) {
-  const finer = Math.max(1, FINE / Math.max(pictureWidth, pictureHeight));
-  const [width, height] = [Math.round(finer * pictureWidth), Math.round(finer * pictureHeight)];
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d");
-  context.clearRect(0, 0, width, height);
+  const { context, width, height } = clean(canvas, pictureWidth, pictureHeight);
   const line = (bold * Math.min(width, height)) / 170;
   for (const start of [0, 63]) {
     if (landmarks[start] === MISSING) continue;
@@ -40,4 +37,22 @@ export function draw(canvas, landmarks, pictureWidth, pictureHeight, bold = 1) {
       }
     });
   }
+}
+
+/** Darkens what lies outside the square that a model of pictures sees. */
+export function drawSquare(canvas, pictureWidth, pictureHeight) {
+  const { context, width, height } = clean(canvas, pictureWidth, pictureHeight);
+  const [x, y, side] = square(pictureWidth, pictureHeight).map((length) => (length * width) / pictureWidth);
+  context.fillStyle = "#0b0b1499";
+  context.fillRect(0, 0, width, height);
+  context.clearRect(x, y, side, side);
+}
+
+function clean(canvas, pictureWidth, pictureHeight) {
+  const finer = Math.max(1, FINE / Math.max(pictureWidth, pictureHeight));
+  const [width, height] = [Math.round(finer * pictureWidth), Math.round(finer * pictureHeight)];
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, width, height);
+  return { context, width, height };
 }

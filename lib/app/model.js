@@ -6,38 +6,44 @@ import { JOINTS, prepare, VALUES } from "./preprocess.js";
 
 ort.env.wasm.wasmPaths = new URL("vendor/", import.meta.url).href;
 ort.env.wasm.numThreads = 1; // more need headers that hosts of plain files do not send
+const TOP = 5;
 const [METADATA, KEY, VALUE] = [14, 1, 2]; // numbers of fields in onnx.proto: ModelProto, StringStringEntryProto
 
-/** A model. `embeds`: whether it gives embeddings, which signs of one's own need. */
-export class Model {
-  /** Opens the file at an address. Throws a Problem that says what is wrong with it. */
-  static async open(address) {
-    let response;
-    try {
-      response = await fetch(address);
-    } catch {
-      throw new Problem(`The model ${address} cannot be fetched: there is no answer, or it is at another address.`);
-    }
-    if (!response.ok)
-      throw new Problem(`The model ${address} cannot be fetched: the server answers ${response.status}.`);
-    const bytes = new Uint8Array(await response.arrayBuffer());
-    const { description, labels } = readMetadata(bytes, address);
-    const clip = description.input?.clip;
-    if (clip?.joints?.length !== JOINTS) {
-      throw new Problem(
-        `The model ${description.name} reads something else than two hands, so this page cannot use it.`,
-      );
-    }
-    try {
-      const session = await ort.InferenceSession.create(bytes, { freeDimensionOverrides: { clips: 1 } });
-      const model = new Model(description, labels, session);
-      await model.run(new Float32Array(model.frames * VALUES)); // the first run takes several times as long
-      return model;
-    } catch (error) {
-      throw new Problem(`The model file ${address} is broken: ${String(error.message ?? error).slice(0, 200)}`);
-    }
+/**
+ * Opens the model at an address: a HandModel or a StreamModel. Throws a Problem that says what is wrong with it.
+ */
+export async function openModel(address) {
+  let response;
+  try {
+    response = await fetch(address);
+  } catch {
+    throw new Problem(`The model ${address} cannot be fetched: there is no answer, or it is at another address.`);
   }
+  if (!response.ok) throw new Problem(`The model ${address} cannot be fetched: the server answers ${response.status}.`);
+  const bytes = new Uint8Array(await response.arrayBuffer());
+  const { description, labels } = readMetadata(bytes, address);
+  const { clip, image } = description.input ?? {};
+  if (!image && clip?.joints?.length !== JOINTS) {
+    throw new Problem(
+      `The model ${description.name} reads neither two hands nor single frames, so this page cannot use it.`,
+    );
+  }
+  try {
+    const session = await ort.InferenceSession.create(bytes, { freeDimensionOverrides: { clips: 1 } });
+    const model = new (image ? StreamModel : HandModel)(description, labels, session);
+    await model.warmUp(); // the first run takes several times as long
+    return model;
+  } catch (error) {
+    throw new Problem(`The model file ${address} is broken: ${String(error.message ?? error).slice(0, 200)}`);
+  }
+}
 
+/**
+ * A model. `embeds`: whether it gives embeddings, which signs of one's own need. `size`: pixels on a side of the pictures
+ * that it reads, 0 for a model of hands. What `read` gives: its likeliest signs, [gloss, share] in order, the largest
+ * logit, the embedding or null, and the milliseconds that both stages took.
+ */
+class Model {
   constructor(description, labels, session) {
     Object.assign(this, { description, labels, session });
     this.name = description.name;
@@ -47,23 +53,78 @@ export class Model {
     this.knownFrom = null; // the least score of a sign that it knows, where released.json tells it
   }
 
-  /**
-   * What it says of a clip, whose landmarks and seconds are as `prepare` takes them: its likeliest signs, [gloss, share]
-   * in order, the largest logit, the embedding, and the milliseconds that both stages took; null where no hand is seen.
-   */
-  async read(landmarks, seconds = null, top = 5) {
+  said({ logits, embedding }, took) {
+    const score = Math.max(...logits.data);
+    return { top: likeliest(logits.data, this.labels, TOP), score, embedding: embedding?.data ?? null, took };
+  }
+}
+
+/** A model of the hands in a clip. */
+class HandModel extends Model {
+  size = 0;
+
+  /** What it says of a clip, whose landmarks and seconds are as `prepare` takes them; null where no hand is seen. */
+  async read(landmarks, seconds = null) {
     const start = performance.now();
     const clip = prepare(landmarks, this.frames, seconds);
     if (!clip) return null;
     const prepared = performance.now();
-    const { logits, embedding } = await this.run(clip);
-    const took = { prepare: prepared - start, model: performance.now() - prepared };
-    const score = Math.max(...logits.data);
-    return { top: likeliest(logits.data, this.labels, top), score, embedding: embedding?.data ?? null, took };
+    const outputs = await this.run(clip);
+    return this.said(outputs, { prepare: prepared - start, model: performance.now() - prepared });
   }
 
   run(clip) {
     return this.session.run({ clip: new ort.Tensor("float32", clip, [1, this.frames, JOINTS, 3]) });
+  }
+
+  warmUp() {
+    return this.run(new Float32Array(this.frames * VALUES));
+  }
+}
+
+/** A MoViNet that reads one picture after another, and knows what it saw in the last ones from its buffers. */
+class StreamModel extends Model {
+  constructor(description, labels, session) {
+    super(description, labels, session);
+    this.size = description.input.image.shape.at(-2);
+    this.reset();
+  }
+
+  /** Begins another clip. */
+  reset() {
+    this.buffers = {};
+    for (const { name, shape } of this.session.inputMetadata) {
+      if (name === "image") continue;
+      const whole = shape.map((length) => (Number.isInteger(length) ? length : 1)); // one clip
+      this.buffers[name] = new ort.Tensor("float32", new Float32Array(whole.reduce((a, b) => a * b, 1)), whole);
+    }
+  }
+
+  /** What it says of the clip with one more picture, which is as `takePicture` gives it. */
+  async push(picture) {
+    const start = performance.now();
+    const values = Float32Array.from(picture, (value) => Math.fround(1 / 255) * value);
+    const prepared = performance.now();
+    const image = new ort.Tensor("float32", values, [1, 1, this.size, this.size, 3]);
+    const before = this.buffers;
+    const outputs = await this.session.run({ image, ...before });
+    const after = Object.keys(before).map((name) => [name, outputs[`next_${name}`]]);
+    if (this.buffers === before) this.buffers = Object.fromEntries(after); // else another clip began meanwhile
+    return this.said(outputs, { prepare: prepared - start, model: performance.now() - prepared });
+  }
+
+  /** What it says of a whole clip: of the middle ones of even spans of its pictures, as many as it was trained on. */
+  async read(pictures) {
+    this.reset();
+    let read;
+    for (let span = 0; span < this.frames; span++)
+      read = await this.push(pictures[Math.floor(((span + 0.5) * pictures.length) / this.frames)]);
+    return read;
+  }
+
+  async warmUp() {
+    await this.push(new Uint8Array(this.size ** 2 * 3));
+    this.reset();
   }
 }
 

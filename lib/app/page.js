@@ -1,14 +1,15 @@
 // The page: its controls, and what it shows of what the other modules find.
 
 import { openDetector } from "./detector.js";
-import { draw } from "./draw.js";
-import { Model } from "./model.js";
+import { draw, drawSquare } from "./draw.js";
+import { openModel } from "./model.js";
 import { OwnSigns } from "./own.js";
+import { takePicture } from "./picture.js";
 import { PracticePanel } from "./practice.js";
 import { MISSING } from "./preprocess.js";
 import { Problem } from "./problem.js";
 import { cameras, close, everyFrame, live, openCamera, openFile } from "./sources.js";
-import { moves, Recent, SURE, Vote } from "./watch.js";
+import { HandWatch, SPAN, StreamWatch, SURE, Vote } from "./watch.js";
 
 const SINGLE = 6; // seconds; a shorter video file is one sign, in a longer one signs are looked for
 const SEPARATOR = " · "; // between the signs of the history, some of which are two words
@@ -18,7 +19,7 @@ const $ = (id) => document.getElementById(id);
 const video = $("video");
 let [model, opening, detector, running] = [null, null, null, null];
 let own, practice;
-let recent, vote;
+let watcher, vote;
 let times = []; // seconds at which the last frames were dealt with
 const history = [];
 
@@ -34,7 +35,7 @@ async function open() {
   const facts = released.find((one) => one.address === address);
   offerModels(released, address);
   try {
-    model = await Model.open(address);
+    model = await openModel(address);
   } catch (error) {
     showGloss("", "No model");
     throw error;
@@ -64,15 +65,23 @@ function offerModels(released, address) {
 
 function describe(facts) {
   const { data = "", licence = "" } = model.description;
+  const reads = model.size
+    ? `It reads the square in the middle of the picture, ${model.frames} times in ${SPAN} seconds.`
+    : "It reads where the joints of the hands are, which MediaPipe finds in each picture.";
   const scored = facts?.top1
     ? ` It names ${percent(facts.top1)} of ${facts.n} test clips rightly, and has the right sign among its first five for ` +
       `${percent(facts.top5)}; ${facts.n_missing} clips of the test split were not to be had.`
     : "";
   const lines = [
-    `The model ${model.name} knows ${model.labels.length} signs. It reads where the joints of the hands are, which MediaPipe finds in each picture. ${data}${scored}`,
+    `The model ${model.name} knows ${model.labels.length} signs. ${reads} ${data}${scored}`,
     "Those clips were cut to one sign each. In front of your camera it may do worse.",
   ];
   $("about").replaceChildren(...lines.map((line) => element("p", line)));
+  $("sees").textContent = model.size
+    ? "It sees the light, the background and the clothes as well: what differs from its training may mislead it."
+    : "It sees hands only: neither the face nor the mouth nor where at the body a hand is.";
+  for (const id of ["of-asl", "of-web"]) $(id).hidden = !model.name.startsWith("wlasl");
+  $("seeing").textContent = model.size ? "Picture" : "Hands";
   $("terms").textContent = licence;
   $("count").textContent = `The model’s ${model.labels.length} signs`;
   $("labels-title").textContent = `The ${model.labels.length} signs that it knows`;
@@ -102,7 +111,7 @@ function startCamera() {
 
 async function runCamera(signal) {
   await attempt(async () => {
-    for await (const seconds of live(video, signal)) await watch(seconds, await find(seconds));
+    for await (const seconds of live(video, signal)) await watch(seconds, await see(seconds));
   });
   if (!signal.aborted) stop(); // it failed
 }
@@ -113,14 +122,14 @@ async function readFile(file) {
   const clip = [];
   const single = video.duration <= SINGLE;
   for await (const seconds of everyFrame(video, signal)) {
-    const landmarks = await find(seconds);
-    clip.push(landmarks);
+    const seen = await see(seconds);
+    if (single || !model.size) clip.push(seen);
     if (single) showGloss("", `Reading, ${percent(seconds / video.duration)}`);
-    else await watch(seconds, landmarks);
+    else await watch(seconds, seen);
   }
   if (signal.aborted) return;
   end();
-  if (!clip.some((frame) => frame[0] !== MISSING)) {
+  if (!model.size && !clip.some((frame) => frame[0] !== MISSING)) {
     showGloss("", "No hands");
     throw new Problem(
       `No hands are seen in ${file.name}: is the signer large enough in the picture, and is there light?`,
@@ -145,15 +154,17 @@ async function begin(openSource) {
   running = new AbortController();
   const { signal } = running;
   $("stop").disabled = false;
-  [recent, vote, times] = [new Recent(), new Vote(), []];
+  [watcher, vote, times] = [new (model.size ? StreamWatch : HandWatch)(model), new Vote(), []];
   showTop([]);
   own.offer(null);
-  if (!detector) showGloss("", "Loading MediaPipe …");
+  if (!detector && !model.size) showGloss("", "Loading MediaPipe …");
   try {
-    opening ??= openDetector();
-    detector = await opening;
-    signal.throwIfAborted();
-    detector.reset();
+    if (!model.size) {
+      opening ??= openDetector();
+      detector = await opening;
+      signal.throwIfAborted();
+      detector.reset();
+    }
     await openSource(signal);
     signal.throwIfAborted();
   } catch (error) {
@@ -199,24 +210,24 @@ function mirror() {
 
 // ---- frames and answers ----------------------------------------------------------------------------------
 
-/** The hands in the frame that is shown. */
-async function find(seconds) {
+/** What the model reads of the frame that is shown: the hands in it, or its centred square. */
+async function see(seconds) {
   const start = performance.now();
-  const landmarks = await detector.find(video);
-  draw($("skeleton"), landmarks, video.videoWidth, video.videoHeight);
+  const seen = model.size ? takePicture(video, model.size) : await detector.find(video);
   $("took-hands").textContent = milliseconds(performance.now() - start);
+  if (model.size) drawSquare($("skeleton"), video.videoWidth, video.videoHeight);
+  else draw($("skeleton"), seen, video.videoWidth, video.videoHeight);
   times = [...times, performance.now() / 1000].slice(-RATED);
   const rate = (times.length - 1) / (times.at(-1) - times[0]);
   $("rate").textContent = Number.isFinite(rate) ? rate.toFixed(rate < 10 ? 1 : 0) : "–";
-  own.see(seconds, landmarks);
-  return landmarks;
+  own.see(seconds, seen);
+  return seen;
 }
 
-/** Takes a frame in and, if it is time to, says what the last seconds show. */
-async function watch(seconds, landmarks) {
-  const due = recent.push(seconds, landmarks);
-  if (!due) return;
-  const read = moves(due.clip) ? await model.read(due.clip, due.times) : null;
+/** Takes what was seen of a frame in and, if it is time to, says what the last ones show. */
+async function watch(seconds, seen) {
+  const read = await watcher.push(seconds, seen);
+  if (read === undefined) return;
   if (read) showTook(read.took);
   const { gloss, top } = read ? name(read, SURE) : { gloss: "", top: [] };
   const held = vote.gloss;

@@ -58,7 +58,7 @@ export class PracticePanel {
     $("leave").disabled = false;
     this.hide();
     $("show").hidden = !this.skeletons;
-    $("no-skeletons").hidden = Boolean(this.skeletons);
+    $("no-skeletons").hidden = Boolean(this.skeletons) || this.model.size > 0; // a model of pictures has none
   }
 
   /** Shows how the sign that is asked for is made. */

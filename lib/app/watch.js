@@ -1,6 +1,7 @@
-// Which sign is shown now: the last seconds are read again and again, as lib/predict/camera.py does, and a sign counts
-// when the answers agree.
+// Which sign is shown now: the last seconds are read again and again, or each picture as it comes, as
+// lib/predict/camera.py does, and a sign counts when the answers agree.
 
+import { scale } from "./picture.js";
 import { extent, MISSING } from "./preprocess.js";
 
 export const SPAN = 2.0; // seconds that are read at once
@@ -13,6 +14,7 @@ export const SURE = 0.3;
 const VOTES = 5; // answers that are counted
 const HOLD = 3; // of these have to agree
 const COOLDOWN = 1.5; // seconds for which a sign that was said is not said again
+const [TINY, MOVES] = [32, 1]; // pixels on a side, and of 255: as in lib/predict/recordings.py, for pictures
 const STILL = 0.25; // lengths of a hand; joints that stay within less do not move
 
 /** The landmarks of the last SPAN seconds, and when it is time to read them. */
@@ -22,13 +24,54 @@ export class Recent {
     this.due = -Infinity;
   }
 
-  /** Takes a frame in. Returns the landmarks and seconds to read now, or null while the last answer stands. */
+  /** Takes a frame in. Returns the landmarks and seconds to read now, undefined while the last answer stands. */
   push(seconds, landmarks) {
     this.frames.push([seconds, landmarks]);
     while (this.frames[0][0] < seconds - SPAN) this.frames.shift();
-    if (seconds < this.due) return null;
+    if (seconds < this.due) return undefined;
     this.due = seconds + EVERY;
     return { clip: this.frames.map(([, frame]) => frame), times: this.frames.map(([time]) => time) };
+  }
+}
+
+/** Asks a model of hands about the last seconds, again and again. */
+export class HandWatch {
+  constructor(model) {
+    Object.assign(this, { model, recent: new Recent() });
+  }
+
+  /** Takes the hands of a frame in. What the model says now, null for no sign, undefined while the last answer stands. */
+  async push(seconds, landmarks) {
+    const due = this.recent.push(seconds, landmarks);
+    return due && (moves(due.clip) ? this.model.read(due.clip, due.times) : null);
+  }
+}
+
+/**
+ * Has a model read pictures as they come, at the rate of the clips that it was trained on. When its clip is full, it
+ * begins another one.
+ */
+export class StreamWatch {
+  constructor(model) {
+    Object.assign(this, { model, taken: 0, last: -Infinity, tiny: null });
+    model.reset();
+  }
+
+  /** As HandWatch's, of pictures; there is no sign where nothing moves. */
+  async push(seconds, picture) {
+    const { frames, size } = this.model;
+    if (this.taken && seconds < this.last + SPAN / frames) return undefined;
+    if (this.taken === frames) {
+      this.model.reset();
+      this.taken = 0;
+    }
+    this.taken += 1;
+    this.last = seconds;
+    const [before, now] = [this.tiny, scale(picture, size, TINY, 3)];
+    this.tiny = now;
+    const change = before ? now.reduce((sum, value, place) => sum + Math.abs(value - before[place]), 0) : 0;
+    const read = await this.model.push(picture);
+    return change >= MOVES * now.length ? read : null;
   }
 }
 

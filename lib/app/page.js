@@ -121,7 +121,8 @@ async function readFile(file) {
   const signal = await begin(() => openFile(video, file));
   const clip = [];
   const single = video.duration <= SINGLE;
-  for await (const seconds of everyFrame(video, signal)) {
+  let damaged = null; // seconds from which on the file cannot be read
+  for await (const seconds of everyFrame(video, signal, (from) => (damaged = from))) {
     const seen = await see(seconds);
     if (single || !model.size) clip.push(seen);
     if (single) showGloss("", `Reading, ${percent(seconds / video.duration)}`);
@@ -135,7 +136,14 @@ async function readFile(file) {
       `No hands are seen in ${file.name}: is the signer large enough in the picture, and is there light?`,
     );
   }
-  if (!single) return showGloss("", "Read to the end");
+  if (single) await nameClip(clip);
+  else showGloss("", "Read to the end");
+  if (damaged !== null)
+    throw new Problem(`${file.name} is damaged after ${damaged.toFixed(1)} s: what follows was left out.`);
+}
+
+/** Names all that was seen as one sign. */
+async function nameClip(clip) {
   const read = await model.read(clip);
   showTook(read.took);
   own.offer(read.embedding);

@@ -4,6 +4,7 @@ import { Problem } from "./problem.js";
 
 const PROBE = 1 / 120; // seconds; steps in which the first frames of a file are looked for
 const PATIENCE = 3000; // milliseconds until a browser that does not say so is taken to show what was asked for
+const STUCK = 6000; // milliseconds after which a browser is taken not to get to a frame of a file at all
 
 /** The cameras of this machine; their names are empty until one was used. */
 export async function cameras() {
@@ -68,11 +69,13 @@ export async function* live(video, signal) {
 /**
  * Seconds of every frame of a file, in order, each shown when it is its turn. Browsers do not say at which rate a file
  * has frames: the first ones are looked for in short steps, and then the middle of each following one is gone to.
+ * It ends early where the file is damaged, after a call of `stalled` with the seconds until there.
  */
-export async function* everyFrame(video, signal) {
+export async function* everyFrame(video, signal, stalled = () => {}) {
   let [last, step, target] = [-1, Infinity, 0];
   while (target < video.duration && !signal.aborted) {
     const seconds = await seek(video, target);
+    if (seconds === null) return stalled(target);
     if (seconds > last) {
       if (last >= 0) step = Math.min(step, seconds - last);
       last = seconds;
@@ -83,12 +86,12 @@ export async function* everyFrame(video, signal) {
   }
 }
 
-/** Goes to a time in a file. Returns when the frame that is shown then begins. */
+/** Goes to a time in a file. Returns when the frame that is shown then begins, null if the browser gets stuck there. */
 async function seek(video, target) {
   const shown = presented(video, PATIENCE);
   const sought = new Promise((resolve) => (video.onseeked = resolve));
   video.currentTime = target;
-  await sought;
+  if (!(await Promise.race([sought, later(STUCK)]))) return null;
   return (await Promise.race([shown, later(300)]))?.mediaTime ?? -1;
 }
 

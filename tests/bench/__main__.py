@@ -19,6 +19,7 @@ PARTS = {
     "costs": "bench.costs",
     "export": "bench.export",
     "predict": "bench.predict",
+    "app": "bench.app",
     "device": "bench.device",
 }
 

@@ -12,8 +12,10 @@ from itertools import pairwise
 import av
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
+from bench.app import rows_of
 from helpers import clip_of, encode_video, landmarks_of, numbered_images, signing
 from lib.app.__main__ import server
 from lib.app.build import assemble
@@ -622,6 +624,16 @@ def released(chromium, wlasl_root, tmp_path_factory):
     build(folder)
     with served(folder) as address:
         yield address
+
+
+def test_every_stage_of_the_page_is_timed_beside_python_s(visit, site, of_hands, of_videos):
+    files = {"a clip": of_hands.files["onnx"], "a frame": of_videos.files["onnx-stream"]}
+    for label, path in files.items():
+        files[label] = site[1] / f"{label[2:]}.onnx"
+        shutil.copyfile(path, files[label])
+    table = pd.DataFrame(rows_of(visit().page, files, rounds=3))
+    assert table["measured"].tolist() == ["preparing the hands of 60 frames", "a picture of 640 × 480 to 172²", *files]
+    assert (table[["ours", "peer"]] > 0).all(axis=None)
 
 
 def test_a_file_that_is_damaged_is_read_up_to_there_and_that_is_said(stream, tmp_path):

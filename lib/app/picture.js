@@ -29,53 +29,59 @@ export function square(width, height) {
  * more new ones than old ones; OpenCV's INTER_AREA. stride: values of a pixel, of which the first three are colours.
  */
 export function scale(pixels, side, size, stride) {
-  const shares = sharesOf(side, size);
+  const { first, count, share, most } = sharesOf(side, size);
   const width = size * COLOURS;
   const lines = new Float32Array(side * width); // scaled along x
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < size; x++) {
+  for (let y = 0, to = 0; y < side; y++) {
+    for (let x = 0; x < size; x++, to += COLOURS) {
       let [red, green, blue] = [0, 0, 0];
-      for (const { from, share } of shares[x]) {
-        const at = (y * side + from) * stride;
-        red += share * pixels[at];
-        green += share * pixels[at + 1];
-        blue += share * pixels[at + 2];
+      let at = (y * side + first[x]) * stride;
+      for (let part = x * most; part < x * most + count[x]; part++, at += stride) {
+        red += share[part] * pixels[at];
+        green += share[part] * pixels[at + 1];
+        blue += share[part] * pixels[at + 2];
       }
-      const to = y * width + x * COLOURS;
       lines[to] = red;
       lines[to + 1] = green;
       lines[to + 2] = blue;
     }
   }
   const scaled = new Float32Array(size * width);
-  shares.forEach((parts, y) => {
-    for (const { from, share } of parts)
-      for (let place = 0; place < width; place++) scaled[y * width + place] += share * lines[from * width + place];
-  });
+  for (let y = 0; y < size; y++) {
+    const line = scaled.subarray(y * width, (y + 1) * width);
+    for (let part = 0; part < count[y]; part++) {
+      const [weight, from] = [share[y * most + part], (first[y] + part) * width];
+      for (let place = 0; place < width; place++) line[place] += weight * lines[from + place];
+    }
+  }
   return scaled;
 }
 
-/** The pixels of a line of `side` that each of `size` new ones is made of, and their shares in it. */
+/**
+ * The pixels of a line of `side` that each of `size` new ones is made of: the first one, how many, and their shares, for
+ * which there are `most` places for each new one.
+ */
 function sharesOf(side, size) {
   const step = side / size;
-  return Array.from({ length: size }, (_, place) => {
+  const most = Math.ceil(step) + 2;
+  const [first, count, share] = [new Int32Array(size), new Int32Array(size), new Float32Array(size * most)];
+  for (let place = 0; place < size; place++) {
     const start = place * step;
-    const first = Math.floor(start);
-    if (step < 1) {
-      const share = Math.max(0, place + 1 - (first + 1) / step);
-      return [
-        { from: first, share: 1 - share },
-        { from: Math.min(first + 1, side - 1), share },
-      ];
-    }
     const end = Math.min(start + step, side);
-    const parts = [];
-    for (let from = first; from < end; from++) {
-      const covered = Math.min(end, from + 1) - Math.max(start, from);
-      if (covered > LEAST) parts.push({ from, share: covered / (end - start) });
+    first[place] = Math.floor(start);
+    if (step < 1) {
+      const second = first[place] + 1 < side ? Math.max(0, place + 1 - (first[place] + 1) / step) : 0;
+      share.set([1 - second, second], place * most);
+      count[place] = second ? 2 : 1;
+      continue;
     }
-    return parts;
-  });
+    if (first[place] + 1 - start <= LEAST) first[place] += 1;
+    for (let from = first[place]; end - from > LEAST; from++, count[place]++) {
+      const covered = Math.min(end, from + 1) - Math.max(start, from);
+      share[place * most + count[place]] = covered / (end - start);
+    }
+  }
+  return { first, count, share, most };
 }
 
 function halfToEven(value) {

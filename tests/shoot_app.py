@@ -26,7 +26,7 @@ from lib.paths import Paths
 from lib.predict.model import best_released
 from sample import SIZE, draw, encode, joints_of, plan_clips
 
-GLOSS, SHARE = "both-open", 0.6  # what is signed, and of how much of it the last picture is
+GLOSS, SHARE = "both-close", 0.6  # what is signed, and of how much of it the last picture is
 KINDS = {"desk": (1280, 960, "light"), "phone": (390, 1130, "dark")}
 
 

@@ -130,6 +130,10 @@ async function readFile(file) {
   }
   if (signal.aborted) return;
   end();
+  if (single && !clip.length) {
+    showGloss("", "Nothing was read");
+    throw new Problem(`This browser cannot show the pictures of ${file.name}: try an MP4 or WebM file.`);
+  }
   if (!model.size && !clip.some((frame) => frame[0] !== MISSING)) {
     showGloss("", "No hands");
     throw new Problem(
@@ -196,6 +200,7 @@ function end() {
 function stop() {
   if (running) showGloss("", "Stopped");
   end();
+  watcher = null;
   own?.cancel();
   close(video);
   $("hint").hidden = false;
@@ -234,8 +239,9 @@ async function see(seconds) {
 
 /** Takes what was seen of a frame in and, if it is time to, says what the last ones show. */
 async function watch(seconds, seen) {
-  const read = await watcher.push(seconds, seen);
-  if (read === undefined) return;
+  const asked = watcher;
+  const read = await asked?.push(seconds, seen);
+  if (read === undefined || asked !== watcher) return; // the last answer stands, or something else began meanwhile
   if (read) showTook(read.took);
   const { gloss, top } = read ? name(read, SURE) : { gloss: "", top: [] };
   const held = vote.gloss;

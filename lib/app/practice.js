@@ -45,8 +45,8 @@ export class PracticePanel {
     $("show").onclick = () => ($("player").hidden ? attempt(() => this.show()) : this.hide());
     const [study] = model.name.split("/");
     $("no-skeletons").textContent =
-      `How a sign is made, the page shows where the landmarks of ${study} were when it was built: ` +
-      `make study STUDY=${study} DATA=<the folder of its data> puts them there within its first steps, then make app.`;
+      `To see how a sign is made, build this page where the landmarks of ${study} are: ` +
+      `make study STUDY=${study} DATA=<the folder of its data> puts them there in its first steps; then run make app again.`;
   }
 
   ask() {

@@ -667,7 +667,7 @@ def test_a_real_clip_in_the_place_of_the_camera_yields_its_gloss(chromium, wlasl
 
 
 def test_real_clips_get_python_s_name_from_the_picture_on(browser, wlasl_root, released):
-    """The 456 frames take a minute on two cores that nothing else uses, and three beside two trainings."""
+    """The 456 frames take a minute on two cores that nothing else uses, and four beside much other work."""
     page, same = Visit(browser.new_page(service_workers="block"), released), 0
     with (
         np.load(wlasl_root / "hands" / "wlasl300_hands.npz") as some,

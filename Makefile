@@ -7,6 +7,9 @@ WORKERS ?= 1
 THREADS ?= 1
 SUBSET ?= 100
 ACCEPT ?=
+PORT ?=
+BUILD ?=
+MODEL ?=
 NOTEBOOKS = $(filter-out $(COMPARISON),$(wildcard notebooks/*.ipynb))
 # They show the committed predictions, so that their figures are the same wherever they are run.
 COMPARISON = notebooks/11_comparison.ipynb notebooks/16_fusion.ipynb
@@ -21,7 +24,7 @@ EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --inplace --Execut
 export WORKERS THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help env study poses doctor try tune slurm test lab notebooks bench data-wlasl
+.PHONY: help env study poses doctor try tune slurm test lab notebooks bench app lint-app data-wlasl
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,12 +47,19 @@ slurm: THREADS = 4
 slurm: .venv/.done  ## the same as `study`, every step a job on a SLURM cluster: [THREADS=4 of each training]
 	@$(PYTHON) workflow/run.py "$(STUDY)" "$(DATA)" --workflow-profile workflow/profiles/slurm
 
-test: .venv/.done  ## ruff, pytest, the sample study from nothing (one epoch a training), and nbval on its notebooks
+test: .venv/.done lint-app  ## ruff, ESLint, pytest, the sample study from nothing (one epoch a training), and nbval on its notebooks
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest -n 2 --dist loadfile
 	@$(ON_SCRATCH) $(ON_COMMITTED) $(NBVAL) $(COMPARISON); export STUDY_EPOCHS=1; \
 	$(PYTHON) workflow/run.py sample "" --cores all; $(NBVAL) $(NOTEBOOKS)
+
+# Elsewhere, as npm puts its packages beside the files that it checks.
+lint-app:
+	@command -v npm > /dev/null || { echo "npm is not here, so the modules of the page are not linted"; exit 0; }; \
+	mkdir -p data/npm-lint && cp lib/app/*.js* lib/app/*.mjs lib/app/*.css lib/app/*.html data/npm-lint/ && cd data/npm-lint && \
+	{ npm ls --silent > /dev/null 2>&1 || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || \
+	{ echo "npm cannot fetch ESLint, so the modules of the page are not linted"; exit 0; }; } && npm run --silent lint
 
 poses: .venv/.done | $(UV)  ## find poses in a study's videos with MediaPipe: STUDY=<name> DATA=<root> [FACE=yes: all points of the face]
 	@UV="$(UV)" $(PYTHON) workflow/poses.py "$(STUDY)" "$(DATA)" $(if $(FACE),--face)
@@ -64,6 +74,9 @@ notebooks: .venv/.done  ## run the committed notebooks again, in place, on the s
 
 bench: .venv/.done  ## the benchmarks, as ratios against peers: [PART=clips]
 	@PYTHONPATH=tests:data $(PYTHON) -m bench $(PART)
+
+app: .venv/.done  ## the page for browsers: build it into data/app/ and serve it: [PORT=8000] [BUILD=only: do not serve] [MODEL=<file>.onnx]
+	@$(PYTHON) -m lib.app $(if $(PORT),--port $(PORT)) $(if $(BUILD),--only) $(if $(MODEL),--model "$(MODEL)")
 
 data-wlasl: .venv/.done  ## download WLASL's videos: DATA=<root> [SUBSET=100], ACCEPT=yes for its licence (see data/README.md)
 	@$(PYTHON) data/download.py "$(DATA)" "$(SUBSET)" "$(ACCEPT)"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench import __main__ as bench
-from bench import agreement, clips, costs, export, i3d, official, poses, preprocessing, report, spobet, torch_video
+from bench import agreement, app, clips, costs, export, i3d, official, poses, preprocessing, report, spobet, torch_video
 from bench.plain_spobet import PlainSpobet
 from bench.sides import REPOSITORY, Side, Taken, alternate
 from lib.export.files import open_model
@@ -175,6 +175,12 @@ def test_every_published_form_is_counted_and_the_form_for_phones_of_the_smallest
         "movinet-a5": ["base", "stream"],
         "s3d": [""],
     }
+
+
+def test_the_page_is_not_measured_without_playwright_and_that_is_said(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    assert app.main() is None
+    assert "not measured: playwright is not installed" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

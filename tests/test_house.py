@@ -31,8 +31,8 @@ def functions():
 
 def test_lib_is_small():
     lines = {path.relative_to(REPOSITORY): len(path.read_text().splitlines()) for path in SOURCES}
-    assert len(lines) <= 78
-    assert sum(lines.values()) <= 13360
+    assert len(lines) <= 82
+    assert sum(lines.values()) <= 13650
     assert {path: count for path, count in lines.items() if count > 400} == {}
 
 

@@ -20,6 +20,7 @@ PARTS = {
     "costs": "bench.costs",
     "export": "bench.export",
     "predict": "bench.predict",
+    "app": "bench.app",
     "device": "bench.device",
 }
 

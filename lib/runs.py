@@ -226,16 +226,24 @@ class Run:
         }
 
 
-class PoseRun(Run):
-    """A run of a pose model. poses: by video_id, float32 (frames, joints, 3), without empty frames at the ends."""
-
-    kind = PoseRecipe
+class StoredPoses(Run):
+    """A run on the pose store. poses: by video_id, float32 (frames, joints, 3), without empty frames at the ends."""
 
     def __init__(self, study: Study, name: str) -> None:
         """Read the pose store, too; see Run."""
         super().__init__(study, name)
         self.poses, self.layout = PoseStore.load(study.paths.poses).trimmed(), LAYOUTS[study.layout]
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
+
+    def digest(self) -> str:
+        """Of the poses themselves."""
+        return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
+
+
+class PoseRun(StoredPoses):
+    """A run of a pose model."""
+
+    kind = PoseRecipe
 
     def build(self) -> keras.Model:
         """Build the model with the weights that the recipe starts from, unless its training is over.
@@ -260,10 +268,6 @@ class PoseRun(Run):
         clips, augment = [self.poses[video_id] for video_id in ids], self.config.augment if vary else None
         form = {"max_frames": self.config.max_frames, "layout": self.layout}
         return PoseBatches(clips, *data, **form, vary=augment, seed=self.seed)
-
-    def digest(self) -> str:
-        """Of the poses themselves."""
-        return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
 
     def options(self) -> dict[str, Any]:
         """What `lib.models.build` needs besides name and classes: the recipe's options and the study's layout."""
@@ -357,16 +361,10 @@ class ClipRun(RgbRun):
         return hashlib.sha256("".join(self.taught("train")["content"]).encode()).hexdigest()
 
 
-class DrawnRun(RgbRun):
-    """A run of an RGB model on drawn poses. poses: as of PoseRun."""
+class DrawnRun(RgbRun, StoredPoses):
+    """A run of an RGB model on drawn poses."""
 
     kind, sees = DrawnRecipe, "drawn"
-
-    def __init__(self, study: Study, name: str) -> None:
-        """Read the pose store, too; see Run."""
-        super().__init__(study, name)
-        self.poses, self.layout = PoseStore.load(study.paths.poses).trimmed(), LAYOUTS[study.layout]
-        self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
 
     def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> DrawnBatches:
         clips, augment = [self.poses[video_id] for video_id in ids], self.config.augment if vary else None
@@ -375,10 +373,6 @@ class DrawnRun(RgbRun):
         if black := sum(not clip[..., 2].any() for clip in clips):
             print(f"{self.name}: {black} of {len(clips)} clips show no joints and are black")
         return DrawnBatches(clips, *data, **form, **how, vary=augment, seed=self.seed)
-
-    def digest(self) -> str:
-        """Of the poses themselves."""
-        return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
 
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:

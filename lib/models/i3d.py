@@ -158,6 +158,7 @@ class _Arrays(pickle.Unpickler):
     """Reads a pickle of numpy arrays, and refuses one that asks for anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What a pickle asks for by name. Raises pickle.UnpicklingError unless an array is made of it."""
         known = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np.empty(0).__reduce__()[0]}
         if module.partition(".")[0] != "numpy" or name not in known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")

@@ -98,7 +98,7 @@ def test_a_bone_with_a_missing_end_is_not_drawn():
 
 
 @pytest.mark.parametrize("close", [False, True])
-@pytest.mark.parametrize("third", ["none", "fingers", "movement", "hands"])
+@pytest.mark.parametrize("third", ["none", "movement", "hands"])
 def test_mirrored_poses_draw_the_mirrored_picture(third, close):
     clip = hands(np.random.default_rng(1))
     clip[:, HANDS.parts["left"], 0] += 1.1  # beside the other, as what is drawn last covers what was there
@@ -113,7 +113,7 @@ def test_mirrored_poses_draw_the_mirrored_picture(third, close):
 
 
 @pytest.mark.parametrize("close", [False, True])
-@pytest.mark.parametrize("third", ["none", "fingers", "movement", "hands"])
+@pytest.mark.parametrize("third", ["none", "movement", "hands"])
 def test_a_clip_without_hands_is_black(third, close):
     assert not draw(np.zeros((5, 42, 3), np.float32), third=third, close=close).any()
 
@@ -148,16 +148,6 @@ def test_one_misjudged_frame_does_not_shrink_a_hand_drawn_close():
     wrong = clip.copy()
     wrong[0, :, :2] *= 50
     np.testing.assert_allclose(draw(wrong, close=True)[1:].mean(), draw(clip, close=True)[1:].mean(), rtol=0.05)
-
-
-def test_fingers_have_greys_of_their_own():
-    rows = {"thumb": 4, "index": 10, "middle": 16, "ring": 22, "little": 28}
-    joints = {f"right_{name}_{n}": (8 * n - 8, row + 0.5) for name, row in rows.items() for n in range(1, 5)}
-    joints |= {"left_hand_wrist": (0, 0), "left_little_4": (32, 32)}
-    image = draw(poses_of(joints), third="fingers", thickness=1, **NO_MARGIN)[0]
-    greys = image[list(rows.values()), 12, 2]
-    np.testing.assert_allclose(greys / greys[-1], np.arange(1, 6) / 5, atol=0.01)
-    assert (image[list(rows.values()), 12, 1] > FULL).all()
 
 
 def test_movement_is_drawn_from_where_wrists_and_finger_tips_were():

@@ -199,6 +199,22 @@ def test_the_same_weights_in_flax_give_the_same_features(model, tmp_path):
     np.testing.assert_allclose(features_of(other, clips_of()), features_of(model, clips_of()), atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
+def test_a_file_that_was_cut_off_is_an_error(model, tmp_path, share):
+    write_flax(model, tmp_path / "weights.ckpt")
+    content = (tmp_path / "weights.ckpt").read_bytes()
+    (tmp_path / "weights.ckpt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(StudyError, match=r"weights\.ckpt: not a readable file of Flax weights"):
+        load_published_weights(model, tmp_path / "weights.ckpt")
+
+
+@pytest.mark.parametrize("content", [{"params": np.zeros(3)}, {1: {2: {3: np.zeros(3)}}}, np.zeros(3), {"params": {}}])
+def test_a_pickle_of_something_else_is_an_error(model, tmp_path, content):
+    (tmp_path / "weights.ckpt").write_bytes(pickle.dumps(content))
+    with pytest.raises(StudyError, match=r"weights\.ckpt: (not a readable|these are not weights)"):
+        load_published_weights(model, tmp_path / "weights.ckpt")
+
+
 def test_no_code_of_a_pickle_is_run(model, tmp_path):
     class Harmful:
         def __reduce__(self):

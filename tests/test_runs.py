@@ -631,7 +631,7 @@ def test_shown_clips_are_those_that_the_model_gets(clip_study):
 
 def test_a_run_on_drawn_poses_trains_from_the_pose_store_and_says_what_it_reads(study, recipes):
     recipe = {name: value for name, value in CLIP_RECIPE.items() if name != "augment"}
-    recipes("drawn", recipe | {"drawing": {"third": "fingers"}, "augment": {"rotation": 10, "splice": 0.5}})
+    recipes("drawn", recipe | {"drawing": {"third": "hands"}, "augment": {"rotation": 10, "splice": 0.5}})
     study.runs.append(RunSpec(recipe="drawn"))
     run = open_run(study, "drawn")
     assert type(run) is DrawnRun

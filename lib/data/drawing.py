@@ -27,10 +27,9 @@ class Drawing(Settings):
     thickness: int = Field(1, ge=1, description="of the lines: 1 is one pixel with soft edges, 2 three, 3 five")
     close: bool = Field(False, description="each hand fills its channel and stays in the middle of it")
     margin: float = Field(0.1, ge=0, description="around where the joints go, as a share of the longer side")
-    third: Literal["none", "fingers", "movement", "hands"] = Field(
+    third: Literal["none", "movement", "hands"] = Field(
         "none",
-        description="in the third channel: each finger in a grey of its own, where wrists and finger tips came from, "
-        "or the bones of both hands, at their places even where they are drawn close",
+        description="in the third channel: where wrists and finger tips came from, or the bones of both hands in place",
     )
 
 
@@ -38,21 +37,14 @@ class Pen:
     """Draws poses in a layout; the bones of a body and lips, if there are any, in the third channel."""
 
     def __init__(self, how: Drawing, layout: Layout) -> None:
-        """Note which bones are drawn in which channel, with which grey; see `Drawing`."""
-        self.how, self.strokes = how, []  # channel, grey, the bones as pairs of joints (n, 2)
+        """Note which bones are drawn in which channel; see `Drawing`."""
+        self.how = how
         edges = np.array(layout.edges)
         self.hands = [layout.parts[side] for side in SIDES]
         of_hand = [np.isin(edges, np.arange(part.start, part.stop)).all(1) for part in self.hands]
-        self.strokes += [(channel, WHITE, edges[here]) for channel, here in enumerate(of_hand)]
-        rest = edges[~np.any(of_hand, axis=0)]
-        if len(rest):
-            self.strokes.append((2, WHITE, rest))
+        third = np.ones(len(edges), bool) if how.third == "hands" else ~np.any(of_hand, axis=0)
+        self.strokes = [edges[here] for here in (*of_hand, third)]  # of each channel, pairs of joints (n, 2)
         chains = [edges[here].reshape(len(FINGERS), -1, 2) for here in of_hand]
-        if how.third == "hands":
-            self.strokes += [(2, WHITE, edges[here]) for here in of_hand]
-        if how.third == "fingers":
-            greys = np.linspace(0, WHITE, len(FINGERS) + 1)[1:].tolist()
-            self.strokes += [(2, grey, chain) for hand in chains for grey, chain in zip(greys, hand, strict=True)]
         ends = [[part.start, *chain[:, -1, 1]] for part, chain in zip(self.hands, chains, strict=True)]
         self.ends = np.concatenate(ends) if how.third == "movement" else np.zeros(0, int)
 
@@ -66,13 +58,12 @@ class Pen:
         points = self._to_pixels(poses[..., :2], seen, size)
         near = self._near(poses[..., :2], seen, size) if self.how.close else points
         planes = np.zeros((len(poses), 3, size, size), np.uint8)
-        for channel, grey, bones in self.strokes:
-            lines = (points if channel == 2 else near)[:, bones]
-            _draw_lines(planes[:, channel], lines, seen[:, bones].all(2), grey, self.how.thickness)
+        for channel, (bones, places) in enumerate(zip(self.strokes, (near, near, points), strict=True)):
+            _draw_lines(planes[:, channel], places[:, bones], seen[:, bones].all(2), self.how.thickness)
         if len(self.ends):
             trails = np.stack([points[:-1, self.ends], points[1:, self.ends]], 2)
             moved = seen[:-1, self.ends] & seen[1:, self.ends]
-            _draw_lines(planes[1:, 2], trails, moved, WHITE, self.how.thickness)
+            _draw_lines(planes[1:, 2], trails, moved, self.how.thickness)
         images = np.empty((len(poses), size, size, 3), np.float32) if images is None else images
         for image, channels in zip(images, planes, strict=True):  # twice as fast as numpy on a transposed array
             np.multiply(cv2.merge(list(channels)), np.float32(1 / WHITE), out=image)
@@ -110,8 +101,8 @@ def _round(xy: np.ndarray, size: int) -> np.ndarray:
     return np.round(pixels.clip(-FAR * size, FAR * size) * 2**SHIFT).astype(np.int32)
 
 
-def _draw_lines(planes: np.ndarray, lines: np.ndarray, drawn: np.ndarray, grey: float, thickness: int) -> None:
+def _draw_lines(planes: np.ndarray, lines: np.ndarray, drawn: np.ndarray, thickness: int) -> None:
     """Draw lines (frames, n, 2 ends, 2) on planes (frames, size, size), smoothly; drawn: which of them, (frames, n)."""
     for plane, here, which in zip(planes, lines, drawn, strict=True):
         if which.any():
-            cv2.polylines(plane, list(here[which]), False, grey, thickness, cv2.LINE_AA, SHIFT)
+            cv2.polylines(plane, list(here[which]), False, WHITE, thickness, cv2.LINE_AA, SHIFT)

@@ -149,7 +149,7 @@ def _read_flax(path: Path) -> dict[str, np.ndarray]:
             unit, part, key = re.sub(*BRANCH, "/".join(names)).rsplit("/", 2)
             if unit.startswith("Conv3d"):  # else the head
                 published[f"{unit}{FLAX[part]}/{FLAX[key]}"] = array if part == "Conv_0" else array.ravel()
-    except (OSError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise StudyError(f"{path}: not a readable file of Flax weights: {error}") from None
     return published
 

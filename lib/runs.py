@@ -21,7 +21,7 @@ from lib.data.loaders import Batches, ClipBatches, DrawnBatches, PoseBatches
 from lib.data.poses import PoseStore, shorten
 from lib.models import build, config_of, family_of, freeze, size_of
 from lib.models.cost import gflops
-from lib.models.weights import load_pretrained
+from lib.models.weights import WEIGHTS, load_pretrained
 from lib.predictions import Predictions
 from lib.recipes import AnyRecipe, ClipRecipe, DrawnRecipe, PoseRecipe, Training, most_epochs, read_recipe, shortened
 from lib.settings import StudyError, explain
@@ -30,6 +30,8 @@ from lib.training import BEST, compute_in_float32, fit, has_ended, prepare, read
 from lib.transfer import checksums, lesson, start_from
 
 FIRST = 0.3  # of the labels, where withheld glosses are; of WLASL2000's from hands, 3 of 4 have six clips or more there
+HEAD_SEED = 1 << 20  # added to a run's seed where a step draws other random numbers than the training
+LEARNING = 20  # batches that the statistics of normalisations are learned from, where published weights have none
 DRAWN = 8  # frames with joints that a figure of a clip needs
 
 
@@ -173,6 +175,8 @@ class Run:
             path.unlink(missing_ok=True)  # of an earlier version of the recipe
             return pd.DataFrame(columns=["epoch", "loss", "val_loss", "seconds"])
         train, val = (self.batches(name, recipe, vary=name == "train", targets=classify) for name in ("train", "val"))
+        if step == "head":  # else the training would begin with clips varied as the head has seen them
+            train.seed += HEAD_SEED
         history = fit(model, recipe, train, val, self.open_folder(step), classify=classify, until=until)
         path.parent.mkdir(parents=True, exist_ok=True)
         history.to_csv(path, index=False)
@@ -319,6 +323,9 @@ class RgbRun(Run):
         model = super().build()
         if self.config.weights:
             load_pretrained(model, self.config.model, self.config.weights)
+            if not WEIGHTS[self.config.weights].statistics:
+                batches = self.batches("train", self.config.train, vary=True, targets=False)
+                model.learn_statistics(batches[number][0] for number in range(min(LEARNING, len(batches))))
         return model
 
     def show(self, split: str, count: int = 4, *, vary: bool = False) -> tuple[np.ndarray, list[str]]:

@@ -118,6 +118,15 @@ def test_a_clip_without_hands_is_black(third, close):
     assert not draw(np.zeros((5, 42, 3), np.float32), third=third, close=close).any()
 
 
+@given(background=st.floats(0, 0.99), seed=st.integers(0, 9))
+@settings(max_examples=20)
+def test_on_a_grey_background_lines_stay_white_and_the_rest_becomes_grey(background, seed):
+    clip = hands(np.random.default_rng(seed))
+    black, grey = (draw(clip, third="hands", background=value) for value in (0, background))
+    np.testing.assert_allclose(grey, background + (1 - background) * black, atol=1e-6)
+    assert (draw(np.zeros((5, 42, 3), np.float32), background=background) == np.float32(background)).all()
+
+
 def test_a_hand_drawn_close_fills_its_channel_wherever_it_is():
     # The palm's middle is (2, 0) from the wrist, the tip of the middle finger 8 to its right: half of the 32 pixels.
     palm = {"hand_wrist": (0, 0), "index_1": (2, 2), "middle_1": (3, 0), "ring_1": (3, 0), "little_1": (2, -2)}
@@ -182,7 +191,9 @@ def test_a_joint_far_away_is_no_error(far):
     assert np.isfinite(draw(clip)).all()
 
 
-@pytest.mark.parametrize("how", [{"thickness": 0}, {"close": "a"}, {"margin": -1}, {"third": "depth"}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "how", [{"thickness": 0}, {"close": "a"}, {"margin": -1}, {"third": "depth"}, {"background": 1}]
+)
 def test_a_wrong_setting_is_refused(how):
     with pytest.raises(ValidationError):
         Drawing(**how)

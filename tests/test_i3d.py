@@ -274,6 +274,29 @@ def test_momentum_is_the_share_of_the_old_statistics_that_a_step_keeps():
     np.testing.assert_allclose(numpy(norm.moving_mean), 0.75 * old + 0.25 * batch, atol=1e-4)
 
 
+def test_with_fixed_norms_training_computes_what_inference_does_and_keeps_the_statistics():
+    model = random_model(fix_norm=True, dropout=0.0)
+    before = [numpy(weight).copy() for weight in model.weights]
+    np.testing.assert_allclose(
+        numpy(model(clips_of(), training=True)), numpy(model(clips_of(), training=False)), atol=1e-5
+    )
+    for weight, kept in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(numpy(weight), kept)
+
+
+def test_features_are_normalised_by_what_the_head_step_has_learned():
+    model = random_model(norm_features=True, momentum=0.0, dropout=0.0)
+    freeze(model, None)
+    model(clips_of(4), training=True)
+    mean, variance = (numpy(weight).copy() for weight in model.norm_features.weights)
+    features = features_of(model, clips_of(4))  # the head reads them normalised
+    np.testing.assert_allclose(mean, features.mean((0, 1, 2, 3)), atol=1e-4)
+    np.testing.assert_allclose(variance, features.var((0, 1, 2, 3)), rtol=1e-3, atol=1e-6)
+    freeze(model, 2)
+    model(clips_of(4, seed=1), training=True)
+    np.testing.assert_array_equal(numpy(model.norm_features.weights[0]), mean)
+
+
 # ---- both backends -------------------------------------------------------------------------------------
 
 

@@ -585,6 +585,31 @@ def pretrained_study(clip_study, recipes, monkeypatch):
     return clip_study
 
 
+def test_the_head_step_sees_other_clips_varied_than_the_training_does(pretrained_study, monkeypatch):
+    run, first = ClipRun(pretrained_study, "known"), []
+
+    def fit(model, recipe, train, *args, **options):
+        train.set_epoch(0)
+        first.append(train[0])
+        return pd.DataFrame({"epoch": [1]})
+
+    monkeypatch.setattr(lib.runs, "fit", fit)
+    run.train(run.build())
+    (head, _), (clips, _) = first
+    assert np.abs(head - clips).max() > 0.01
+
+
+def test_a_run_learns_the_statistics_that_its_published_weights_lack(pretrained_study, monkeypatch):
+    monkeypatch.setitem(WEIGHTS, "x3d-xs", WEIGHTS["x3d-xs"]._replace(statistics=False))
+    run = ClipRun(pretrained_study, "known")
+    model, again = run.build(), run.build()
+    means = [dict(m.blocks[1].module.named_buffers()) for m in (model, again)]
+    assert means[0].keys() == means[1].keys()
+    for name, value in means[0].items():
+        np.testing.assert_allclose(value.cpu().numpy(), means[1][name].cpu().numpy(), atol=1e-6)
+        assert not name.endswith("running_mean") or value.abs().max() > 0
+
+
 def test_a_run_with_published_weights_trains_its_head_first_and_then_all(pretrained_study):
     run = ClipRun(pretrained_study, "known")
     model = run.build()

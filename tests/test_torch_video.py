@@ -12,7 +12,7 @@ from lib import models
 from lib.models import freeze
 from lib.models.cost import gflops
 from lib.models.frames import flatten_convolutions
-from lib.models.torch_video import PUBLISHED, SMALLEST, load_published_weights
+from lib.models.torch_video import PUBLISHED, SMALLEST, load_published_weights, separated
 from lib.settings import StudyError
 
 if keras.backend.backend() != "torch":
@@ -208,6 +208,61 @@ def test_what_does_not_match_is_listed_and_nothing_is_loaded(family, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+def of_i3d(seed=0):
+    """Weights of I3D by name, whose kernels are each the product of an image and a curve over time."""
+    rng, weights = np.random.default_rng(seed), {}
+    for layer in models.build("i3d", CLASSES, (16, 32, 32)).layers:
+        if layer.name.endswith("_conv"):
+            time, *image, filters = layer.kernel.shape
+            curve, picture = rng.standard_normal((time, 1, 1, 1, filters)), rng.standard_normal((*image, filters))
+            weights[f"{layer.name}/kernel"] = np.float32(curve * picture)
+        elif layer.name.endswith("_bn"):
+            weights[f"{layer.name}/beta"] = rng.random(layer.beta.shape, np.float32)
+    return weights
+
+
+def test_kernels_of_i3d_that_are_products_become_s3ds_two_convolutions():
+    weights = of_i3d()
+    state = separated(weights)
+    names = {name for name in s3d(num_classes=CLASSES).state_dict() if not name.startswith("classifier")}
+    assert set(state) == {name for name in names if name.rsplit(".", 1)[1] in {"weight", "bias"}}
+    for place, unit in {"features.3": "2c_3x3", "features.9.branch2.1": "4c_2b_3x3"}.items():
+        image, time = (state[f"{place}.{half}.0.weight"].double() for half in (0, 1))
+        product = torch.einsum("ostyx,sihwk->oithw", time, image.transpose(2, 4))
+        expected = weights[f"Conv3d_{unit}_conv/kernel"].transpose(4, 3, 0, 1, 2)
+        np.testing.assert_allclose(product.numpy().swapaxes(3, 4), expected, atol=1e-4)
+        np.testing.assert_array_equal(state[f"{place}.1.1.bias"], weights[f"Conv3d_{unit}_bn/beta"])
+    kernel = weights["Conv3d_5c_0a_1x1_conv/kernel"].transpose(4, 3, 0, 1, 2)
+    np.testing.assert_array_equal(state["features.15.branch0.0.weight"], kernel)
+
+
+def test_the_first_kernel_of_i3d_gives_s3d_what_it_gives_for_the_same_colours():
+    weights, clip = of_i3d(), torch.rand(1, 3, 9, 20, 20)
+    state = separated(weights)
+    mean, std = (torch.tensor(values)[:, None, None, None] for values in COLOURS["s3d"])
+    kernel = torch.from_numpy(weights["Conv3d_1a_7x7_conv/kernel"]).permute(4, 3, 0, 1, 2)
+    theirs = torch.nn.functional.conv3d(2 * (clip - mean), kernel)
+    ours = torch.nn.functional.conv3d((clip - mean) / std, state["features.0.0.0.weight"])
+    ours = torch.nn.functional.conv3d(ours, state["features.0.1.0.weight"])
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-3 * theirs.std().item())
+
+
+def test_s3d_takes_i3ds_file_and_what_is_no_such_file_is_an_error(tmp_path, monkeypatch):
+    import lib.models.torch_video
+
+    model, path = build("s3d"), tmp_path / "weights.ckpt"
+    head = numpy(model.head.weights[0]).copy()
+    monkeypatch.setattr(lib.models.torch_video, "read_flax", lambda path: of_i3d())
+    load_published_weights(model, path)
+    state, own = separated(of_i3d()), model.blocks[3].module.state_dict()
+    torch.testing.assert_close(own["1.0.weight"].contiguous(), state["features.3.1.0.weight"].contiguous())
+    np.testing.assert_array_equal(numpy(model.head.weights[0]), head)
+    monkeypatch.undo()
+    path.write_bytes(b"no pickle")
+    with pytest.raises(StudyError, match=r"weights\.ckpt: not a readable file of Flax weights"):
+        load_published_weights(model, path)
+
+
 def test_a_published_head_of_other_classes_is_an_error_that_says_so(tmp_path):
     path = save(published("s3d", CLIP, classes=9), tmp_path / "weights", "s3d")
     with pytest.raises(StudyError, match=r"classifier.1.bias is \(9,\) in the file, \(7,\) in the model"):
@@ -290,6 +345,47 @@ def test_momentum_is_the_share_of_the_old_statistics_that_a_step_keeps(family):
     norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].mean((0, 2, 3, 4))))
     model(clips_of(4), training=True)  # the running mean is 0 before
     np.testing.assert_allclose(norm.running_mean.numpy(), 0.25 * seen[0].detach().numpy(), atol=1e-5)
+
+
+@every_family
+def test_with_fixed_norms_training_computes_what_inference_does_and_keeps_the_statistics(family):
+    model = build(family, fix_norm=True, dropout=0.0)
+    before = {name: value.clone() for name, value in model.blocks[0].module.state_dict().items()}
+    outputs = model(clips_of(4), training=True)
+    np.testing.assert_allclose(numpy(outputs), logits(model, clips_of(4)), atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.blocks[0].module.state_dict().items())
+    outputs.sum().backward()
+    assert next(model.blocks[0].module.parameters()).grad.abs().max() > 0
+
+
+def test_features_are_normalised_by_what_the_head_step_has_learned():
+    model = build("s3d", norm_features=True, momentum=0.0, dropout=0.0)
+    norm = model.norm_features
+    freeze(model, None)
+    model(clips_of(4), training=True)
+    learned = [numpy(weight).copy() for weight in norm.weights]
+    assert learned[0].std() > 0
+    assert learned[1].max() < 1
+    freeze(model, 2)
+    model(clips_of(4, seed=1), training=True)
+    for weight, kept in zip(norm.weights, learned, strict=True):
+        np.testing.assert_array_equal(numpy(weight), kept)
+    np.testing.assert_allclose(numpy(norm(learned[0][None, :, None, None, None])), 0, atol=1e-4)
+
+
+@every_family
+def test_statistics_are_learned_from_batches_alone_whatever_is_frozen(family):
+    model = build(family, momentum=0.75, fix_norm=True)
+    norm = next(m for m in model.blocks[0].module.modules() if isinstance(m, torch.nn.BatchNorm3d))
+    norm.running_mean.fill_(7)
+    seen = []
+    hook = norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].mean((0, 2, 3, 4))))
+    model.learn_statistics(clips_of(4, seed=seed) for seed in range(3))
+    hook.remove()
+    assert len(seen) == 3
+    np.testing.assert_allclose(norm.running_mean.numpy(), torch.stack(seen).mean(0).numpy(), atol=1e-5)
+    assert norm.momentum == 0.25
+    assert model.fixed
 
 
 @every_family

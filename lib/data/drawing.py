@@ -22,11 +22,16 @@ FAR = 4  # sides of the image; where a line ends that leaves it, as OpenCV's coo
 
 
 class Drawing(Settings):
-    """How poses are drawn: the bones of the left hand in the first channel, of the right hand in the second."""
+    """How poses are drawn: the bones of the left hand in the first channel, of the right hand in the second.
+
+    A model that moves its input to a mean of 0 needs a background that becomes 0: convolutions pad with 0, and on any
+    other background the edges of the image are the strongest thing in it.
+    """
 
     thickness: int = Field(1, ge=1, description="of the lines: 1 is one pixel with soft edges, 2 three, 3 five")
     close: bool = Field(False, description="each hand fills its channel and stays in the middle of it")
     margin: float = Field(0.1, ge=0, description="around where the joints go, as a share of the longer side")
+    background: float = Field(0.0, ge=0, lt=1, description="grey of the background; lines are white")
     third: Literal["none", "movement", "hands"] = Field(
         "none",
         description="in the third channel: where wrists and finger tips came from, or the bones of both hands in place",
@@ -52,7 +57,7 @@ class Pen:
         """Draw a clip of poses (frames, joints, 3), cropped to the square around all places where a joint is seen.
 
         A bone is drawn where both of its joints are seen, so a missing hand leaves nothing behind, and a clip without
-        joints is black. Returns float32 (frames, size, size, 3) in [0, 1]: `images`, where it is given.
+        joints is all background. Returns float32 (frames, size, size, 3) in [0, 1]: `images`, where it is given.
         """
         seen = poses[..., 2] > 0
         points = self._to_pixels(poses[..., :2], seen, size)
@@ -66,7 +71,9 @@ class Pen:
             _draw_lines(planes[1:, 2], trails, moved, self.how.thickness)
         images = np.empty((len(poses), size, size, 3), np.float32) if images is None else images
         for image, channels in zip(images, planes, strict=True):  # twice as fast as numpy on a transposed array
-            np.multiply(cv2.merge(list(channels)), np.float32(1 / WHITE), out=image)
+            np.multiply(cv2.merge(list(channels)), np.float32((1 - self.how.background) / WHITE), out=image)
+            if self.how.background:
+                image += np.float32(self.how.background)
         return images
 
     def _near(self, xy: np.ndarray, seen: np.ndarray, size: int) -> np.ndarray:

@@ -180,3 +180,5 @@ def freeze(model: keras.Model, stages: int | None) -> None:
     for number, stage in enumerate(model.stages):
         for layer in stage if isinstance(stage, list) else [stage]:
             layer.trainable = number >= stages
+    if getattr(model, "norm_features", None):  # learns with a new head, whose weights would not fit other statistics
+        model.norm_features.trainable = stages == len(model.stages)

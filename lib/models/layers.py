@@ -22,6 +22,7 @@ class ClipConfig(Settings):
     differences: bool = Field(
         False, description="read frame differences, which hide clothes and rooms (arXiv 1608.00859)"
     )
+    fix_norm: bool = Field(False, description="normalise by the running mean and variance in training, too")
 
 
 class BatchNorm(layers.BatchNormalization):

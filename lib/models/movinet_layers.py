@@ -33,7 +33,6 @@ class MovinetConfig(ClipConfig):
     stochastic_depth: float = Field(0.0, ge=0, le=1, description="share of clips that skip the last block; linear")
     momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean and variance kept at each step")
     residual: float = Field(0.0, ge=0, description="initial scale of a bottleneck's residual branch; learned")
-    fix_norm: bool = Field(False, description="normalise by the running mean and variance in training, too")
 
     @model_validator(mode="before")
     @classmethod

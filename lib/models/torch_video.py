@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
+import numpy as np
 from keras import layers, ops
 from pydantic import Field
 
+from lib.models.i3d import MIXED, read_flax
 from lib.models.layers import ClipConfig, frame_differences
 from lib.models.weights import assign
 from lib.settings import StudyError
@@ -28,6 +30,9 @@ X3D_COLOURS = (0.45,) * 3, (0.225,) * 3  # pytorch.org/hub/facebookresearch_pyto
 # Frames, height, width. 17 pixels leave something after five halvings, of which one rounds down. With fewer frames than
 # the 7 of the first kernel, torch 2.14 writes outside its memory in the backward pass on a CPU (seen with 5 frames).
 SMALLEST = (7, 17, 17)
+LIFT = 2.0  # standard deviations
+# Where the units of a mixed block of I3D are in S3D's; torchvision.models.video.s3d.SepInceptionBlock3D.
+BRANCHES = {"0a_1x1": "0", "1a_1x1": "1.0", "1b_3x3": "1.1", "2a_1x1": "2.0", "2b_3x3": "2.1", "3b_1x1": "3.1"}
 S3D_POOL = (2, 7, 7)  # window of the published average pooling
 X3D_DEPTHS = {"xs": 2.2, "s": 2.2, "m": 2.2, "l": 5.0}  # depth factor of each size, pytorchvideo.models.hub.x3d
 
@@ -55,6 +60,7 @@ PUBLISHED = {
 class S3DConfig(ClipConfig):
     """Options; the defaults are the published network's."""
 
+    norm_features: bool = Field(False, description="before the head, by their mean and variance in the head step")
     dropout: float = Field(0.2, ge=0, lt=1, description="of the pooled features before the head")
     momentum: float = Field(0.999, ge=0, lt=1, description="share of the running mean and variance kept at each step")
 
@@ -178,6 +184,11 @@ class TorchVideoModel(keras.Model):
         self.normalise = layers.Rescaling(scale, offset, dtype="float32", name="normalise")
         self.differences, self.pool = config.differences, pool
         self.blocks = [_wrapped(key, module) for key, module in blocks.items()]
+        self.fixed, self.norm_features = config.fix_norm, None
+        if getattr(config, "norm_features", False):
+            self.norm_features = layers.BatchNormalization(
+                1, config.momentum, center=False, scale=False, dtype="float32"
+            )
         self.dropout = layers.Dropout(config.dropout, dtype="float32", name="dropout")
         self.head = _wrapped(*head)
 
@@ -197,10 +208,31 @@ class TorchVideoModel(keras.Model):
         # Without mixed precision no autocast at all, so that an export keeps the one around it.
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
             for block in self.blocks:
-                x = block(x, training=training and block.trainable)  # a frozen block keeps its statistics
+                # A frozen block keeps its statistics.
+                x = block(x, training=training and block.trainable and not self.fixed)
             x = x if self.pool is None else self.pool(x)
-        features = self.dropout(ops.cast(x, "float32"), training=training)
+        features = ops.cast(x, "float32")
+        features = features if self.norm_features is None else self.norm_features(features, training=training)
+        features = self.dropout(features, training=training)
         return ops.mean(self.head(features, training=training), axis=(2, 3, 4))
+
+    def learn_statistics(self, batches: Iterable[Any]) -> None:
+        """Set the mean and variance of all normalisations to those in these batches of clips."""
+        import torch
+
+        norms = [
+            part for block in self.blocks for part in block.module.modules() if isinstance(part, torch.nn.BatchNorm3d)
+        ]
+        momentum, fixed, self.fixed = [norm.momentum for norm in norms], self.fixed, False
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+        with torch.no_grad():
+            for clips in batches:
+                self(clips, training=True)
+        self.fixed = fixed
+        for norm, kept in zip(norms, momentum, strict=True):
+            norm.momentum = kept
 
 
 def _wrapped(key: str, module: nn.Module) -> layers.TorchModuleWrapper:
@@ -214,9 +246,21 @@ def _wrapped(key: str, module: nn.Module) -> layers.TorchModuleWrapper:
 def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = False) -> None:
     """Load a state dict of torchvision or pytorchvideo (there under the key model_state) into all but the head.
 
-    head: whether to load the head, too, which needs a model with the file's number of classes.
+    S3D takes I3D's Flax weights (….ckpt), too; see `separated`. The statistics of its normalisations are to be learned
+    then. head: whether to load the head, too, which needs a model with the file's number of classes.
     Raises StudyError and leaves the model unchanged when the file cannot be read or does not fit. Runs no code of it.
     """
+    own = {
+        f"{part.name.replace('_', '.')}.{key}": value
+        for part in (*model.blocks, model.head)
+        for key, value in part.module.state_dict().items()
+    }
+    state = own | separated(read_flax(path)) if path.suffix == ".ckpt" else _read_state(path)
+    # The entries of a state dict are the module's own tensors.
+    assign(own, state, path, model.name, without=None if head else model.head.name.replace("_", ".") + ".")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
@@ -226,10 +270,38 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
     state = state.get("model_state", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise StudyError(f"{path}: not a torch state dict of tensors")
-    own = {
-        f"{part.name.replace('_', '.')}.{key}": value
-        for part in (*model.blocks, model.head)
-        for key, value in part.module.state_dict().items()
-    }
-    # The entries of a state dict are the module's own tensors.
-    assign(own, state, path, model.name, without=None if head else model.head.name.replace("_", ".") + ".")
+    return state
+
+
+def separated(published: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Weights of S3D, by their names in torchvision, from those of I3D, which differs in its convolutions over time.
+
+    S3D has each of them as one over the image and one over time, with a normalisation and a ReLU between them (Xie et
+    al. 2018, section 4). Of each kernel of I3D, the nearest product of an image and a curve over time takes their
+    place: for DeepMind's weights, .64 to .88 of the squared norm. The normalisation adds LIFT, so that little is cut
+    off. The means and variances are not I3D's, and are left out.
+    """
+    import torch
+
+    units = {"1a_7x7": "0", "2b_1x1": "2", "2c_3x3": "3"}
+    for index, block in zip((5, 6, 8, 9, 10, 11, 12, 14, 15), MIXED, strict=True):
+        units |= {f"{block}_{unit}": f"{index}.branch{place}" for unit, place in BRANCHES.items()}
+    state = {}
+    for unit, place in units.items():
+        kernel = torch.from_numpy(published[f"Conv3d_{unit}_conv/kernel"]).permute(
+            4, 0, 3, 1, 2
+        )  # out, time, in, image
+        beta = torch.from_numpy(published[f"Conv3d_{unit}_bn/beta"])
+        if unit == "1a_7x7":  # I3D reads colours in [-1, 1]
+            kernel = kernel * 2 * torch.tensor(S3D_COLOURS[1])[:, None, None]
+        parts = [(f"features.{place}", kernel.transpose(1, 2), beta)]
+        if kernel.shape[1] > 1:
+            curves, norms, images = torch.linalg.svd(kernel.flatten(2), full_matrices=False)
+            sign = torch.sign(curves[:, :, 0].sum(1, keepdim=True))
+            over_image = (sign * norms[:, :1] * images[:, 0]).reshape(kernel[:, :1].shape).transpose(1, 2)
+            over_time = torch.diag_embed((sign * curves[:, :, 0]).T).permute(1, 2, 0)[..., None, None]
+            lift = torch.full_like(beta, LIFT)
+            parts = [(f"features.{place}.0", over_image, lift), (f"features.{place}.1", over_time, beta)]
+        for name, weight, bias in parts:
+            state |= {f"{name}.0.weight": weight, f"{name}.1.weight": torch.ones_like(bias), f"{name}.1.bias": bias}
+    return state

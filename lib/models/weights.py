@@ -20,7 +20,8 @@ class Published(NamedTuple):
     """One file of published weights.
 
     sha256: its first digits, as far as they are known; None where none is published.
-    name: of the file, by default the last part of the address.
+    name: of the file, by default the last part of the address. statistics: whether it has the means and variances
+    that its normalisations need; else a run learns them from its clips first.
     """
 
     model: str
@@ -29,6 +30,7 @@ class Published(NamedTuple):
     licence: str = "Apache-2.0"
     sha256: str | None = None
     name: str | None = None
+    statistics: bool = True
 
     @property
     def file(self) -> str:
@@ -65,6 +67,7 @@ WEIGHTS = {
     "i3d-kinetics": Published("i3d", "Kinetics-400", I3D.format("kinetics_only")),  # DeepMind's, converted
     "i3d-imagenet": Published("i3d", "ImageNet and Kinetics-400", I3D.format("imagenet_and_kinetics")),
     "i3d-kinetics-flax": Published("i3d", "Kinetics-400", I3D_FLAX, sha256=I3D_FLAX_SHA256),  # DeepMind's, converted
+    "s3d-from-i3d": Published("s3d", "Kinetics-400", I3D_FLAX, sha256=I3D_FLAX_SHA256, statistics=False),
     # torchvision names a file by the first eight digits of its checksum, and checks them.
     "s3d": Published("s3d", "Kinetics-400", f"{S3D}/s3d-d76dad2f.pth", "BSD-3-Clause", "d76dad2f"),
     **{

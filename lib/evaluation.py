@@ -214,11 +214,11 @@ def accuracy_per_gloss(predictions: Predictions) -> pd.DataFrame:
 
 
 def most_confused(predictions: Predictions, count: int = 10) -> pd.DataFrame:
-    """The `count` most frequent errors: columns gloss, predicted, clips, share (of the gloss's clips)."""
+    """The `count` most frequent errors, if any: columns gloss, predicted, clips, share (of the gloss's clips)."""
     glosses = predictions.glosses
     clips = pd.DataFrame({"gloss": glosses[predictions.label], "predicted": glosses[predictions.logits.argmax(axis=1)]})
     errors = clips[clips["gloss"] != clips["predicted"]].value_counts().reset_index(name="clips")
-    errors["share"] = errors["clips"] / errors["gloss"].map(clips["gloss"].value_counts())
+    errors["share"] = errors["clips"] / errors["gloss"].map(clips["gloss"].value_counts()).astype(float)
     order = {"clips": False, "share": False, "gloss": True, "predicted": True}
     ranked = errors.sort_values(list(order), ascending=list(order.values()))
     return ranked.head(count).reset_index(drop=True)

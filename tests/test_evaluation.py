@@ -377,6 +377,13 @@ def test_accuracy_per_gloss_begins_with_the_hardest_and_leaves_out_glosses_witho
     assert accuracy_per_gloss(given_).values.tolist() == [["c", 1, 0], ["b", 2, 0.5], ["d", 2, 0.5], ["a", 1, 1]]
 
 
+def test_where_everything_is_right_no_pair_is_confused():
+    right = Predictions(np.array(["a", "b"]), np.array([0, 1]), np.eye(2, dtype=np.float32), np.array(["x", "y"]))
+    table = most_confused(right)
+    assert table.columns.tolist() == ["gloss", "predicted", "clips", "share"]
+    assert table.empty
+
+
 def test_most_confused_pairs_leave_out_what_is_right():
     table = most_confused(CONFUSED)
     assert table[["gloss", "predicted", "clips"]].values.tolist() == [

@@ -1,4 +1,4 @@
-"""The fused batch normalisation returns what Keras' own returns: outputs, statistics and gradients."""
+"""Batch normalisation and convolution return what Keras' own do: outputs, statistics and gradients."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from bench.sides import Side
-from lib.models.layers import BatchNorm
+from lib.models.layers import BatchNorm, Conv3D
 
 if keras.backend.backend() != "torch":
     pytest.skip("gradients are taken by torch; test_movinet compares TensorFlow with it", allow_module_level=True)
@@ -91,3 +91,31 @@ def test_hard_swish_and_its_gradient_on_tensorflow_are_those_of_torch():
     x = torch.linspace(-4, 4, 33, requires_grad=True)
     y = torch.nn.functional.hardswish(x)
     assert_equal([y.detach().numpy(), torch.autograd.grad(y.sum(), x)[0].numpy()], expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("frames", "kernel", "stride"), [(1, 3, 1), (2, 3, 1), (3, 3, 2), (4, 3, 1), (5, 7, 2), (7, 7, 2)]
+)
+def test_gradients_of_a_convolution_over_few_frames_are_right_whatever_is_in_memory(frames, kernel, stride, dtype):
+    layer, own = (kind(32, kernel, stride, "same", use_bias=False, dtype=dtype) for kind in (Conv3D, layers.Conv3D))
+    clips = np.random.default_rng(0).standard_normal((2, frames, 6, 5, 16)).astype(np.float32)
+    for one in (layer, own):
+        one.build(clips.shape)
+    own.set_weights(layer.get_weights())
+    exact = torch.tensor(layer.get_weights()[0], dtype=torch.float64, requires_grad=True)
+    expected = ops.conv(torch.tensor(clips, dtype=torch.float64), exact, stride, "same", "channels_last")
+    expected.square().sum().backward()
+    tolerance = 0.03 if dtype == "mixed_bfloat16" else 1e-4
+    for _ in range(8):
+        layer.kernel.value.grad = None
+        junk = [torch.full(tuple(layer.kernel.shape), 1e30) for _ in range(4)]  # what freed memory may hold
+        del junk
+        outputs = layer(clips, training=True)
+        outputs.float().square().sum().backward()
+        error = (layer.kernel.value.grad - exact.grad).abs().max() / exact.grad.abs().max()
+        assert error < tolerance
+    np.testing.assert_allclose(
+        outputs.detach().float(), expected.detach(), atol=tolerance * float(expected.detach().std()) * 4
+    )
+    np.testing.assert_array_equal(numpy(layer(clips, training=False)), numpy(own(clips)))

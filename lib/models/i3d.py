@@ -17,7 +17,7 @@ import numpy as np
 from keras import layers
 from pydantic import Field
 
-from lib.models.layers import BatchNorm, ClipConfig, frame_differences
+from lib.models.layers import BatchNorm, ClipConfig, Conv3D, frame_differences
 from lib.models.weights import assign
 from lib.settings import StudyError
 
@@ -108,7 +108,7 @@ def _inception(x: Any, config: I3DConfig) -> Any:
 
 def _convolve(x: Any, filters: int, kernel: int, name: str, config: I3DConfig, strides: int = 1) -> Any:
     name, how = f"Conv3d_{name}", {"momentum": config.momentum, "fixed": config.fix_norm}
-    x = layers.Conv3D(filters, kernel, strides, "same", use_bias=False, name=f"{name}_conv")(x)
+    x = Conv3D(filters, kernel, strides, "same", use_bias=False, name=f"{name}_conv")(x)
     x = BatchNorm(**how, epsilon=NORM_EPSILON, scale=False, name=f"{name}_bn")(x)
     return layers.ReLU(name=name)(x)
 

@@ -53,6 +53,24 @@ class BatchNorm(layers.BatchNormalization):
         return ops.reshape(outputs, (-1, *inputs.shape[1:]))
 
 
+class Conv3D(layers.Conv3D):
+    """keras.layers.Conv3D of channels-last clips, padded "same" and without activation; gradients on torch are right.
+
+    torch 2.14 computes wrong ones on a CPU where a clip has no more frames than the kernel: NaN from uninitialised
+    memory, seen in bfloat16 with 2 frames and kernels of 3. On a clip that is padded before, they are right.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """inputs: float (batch, frames, height, width, channels)."""
+        if not training or keras.backend.backend() != "torch" or inputs.shape[1] > self.kernel_size[0]:
+            return super().call(inputs)
+        sides = zip(inputs.shape[1:4], self.kernel_size, self.strides, strict=True)
+        missing = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size, kernel, stride in sides]
+        padded = ops.pad(inputs, [(0, 0), *((count // 2, count - count // 2) for count in missing), (0, 0)])
+        outputs = ops.conv(padded, self.kernel, self.strides, "valid", "channels_last")
+        return outputs + self.bias if self.use_bias else outputs
+
+
 # Both return the normalised x (n, height, width, channels) and, if they learn, the mean and the biased variance of x.
 
 

@@ -41,3 +41,21 @@ def hard_silu():
         tape.watch(x)
         y = hard_silu(x)
     return {"values": lambda: [y.numpy().tolist(), tape.gradient(y, x).numpy().tolist()]}
+
+
+def few_frames():
+    """The gradient of a convolution over two frames by its kernel, on TensorFlow in bfloat16, summed over channels."""
+    import numpy as np
+    import tensorflow as tf
+
+    from lib.models.layers import Conv3D
+
+    rng = np.random.default_rng(0)
+    layer = Conv3D(64, 3, 1, "same", use_bias=False, dtype="mixed_bfloat16")
+    clips = rng.standard_normal((4, 2, 4, 4, 32)).astype(np.float32)
+    layer.build(clips.shape)
+    layer.set_weights([rng.standard_normal((3, 3, 3, 32, 64)) / 30])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(clips, training=True), tf.float32) ** 2)
+    gradient = tape.gradient(loss, layer.kernel.value)
+    return {"gradient": lambda: gradient.numpy().sum((3, 4)).tolist()}

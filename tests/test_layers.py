@@ -119,3 +119,14 @@ def test_gradients_of_a_convolution_over_few_frames_are_right_whatever_is_in_mem
         outputs.detach().float(), expected.detach(), atol=tolerance * float(expected.detach().std()) * 4
     )
     np.testing.assert_array_equal(numpy(layer(clips, training=False)), numpy(own(clips)))
+
+
+def test_gradients_of_a_convolution_over_few_frames_are_right_on_tensorflow_too():
+    with Side("bench_sides:few_frames", backend="tensorflow") as side:
+        found = np.array(side("gradient")["value"])
+    rng = np.random.default_rng(0)
+    clips = torch.tensor(rng.standard_normal((4, 2, 4, 4, 32)))
+    kernel = torch.tensor(rng.standard_normal((3, 3, 3, 32, 64)) / 30, requires_grad=True)
+    ops.conv(clips, kernel, 1, "same", "channels_last").square().sum().backward()
+    expected = kernel.grad.sum((3, 4)).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())

@@ -54,15 +54,16 @@ class BatchNorm(layers.BatchNormalization):
 
 
 class Conv3D(layers.Conv3D):
-    """keras.layers.Conv3D of channels-last clips, padded "same" and without activation; gradients on torch are right.
+    """keras.layers.Conv3D of channels-last clips, padded "same" and without activation, with the right gradients.
 
-    torch 2.14 computes wrong ones on a CPU where a clip has no more frames than the kernel: NaN from uninitialised
-    memory, seen in bfloat16 with 2 frames and kernels of 3. On a clip that is padded before, they are right.
+    torch 2.14 and TensorFlow 2.21 compute wrong ones on a CPU where a clip has no more frames than the kernel: up to
+    1e35 and NaN, from uninitialised memory, seen in bfloat16 with 2 frames and kernels of 3. They are right if the
+    clip is padded before.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """inputs: float (batch, frames, height, width, channels)."""
-        if not training or keras.backend.backend() != "torch" or inputs.shape[1] > self.kernel_size[0]:
+        if not training or inputs.shape[1] > self.kernel_size[0]:
             return super().call(inputs)
         sides = zip(inputs.shape[1:4], self.kernel_size, self.strides, strict=True)
         missing = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size, kernel, stride in sides]

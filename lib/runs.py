@@ -378,7 +378,7 @@ class DrawnRun(RgbRun, StoredPoses):
         form = {"frames": self.config.frames, "size": self.config.size}
         how = {"drawing": self.config.drawing, "layout": self.layout}
         if black := sum(not clip[..., 2].any() for clip in clips):
-            print(f"{self.name}: {black} of {len(clips)} clips show no joints and are black")
+            print(f"{self.name}: {black} of {len(clips)} clips show no joints and are drawn empty")
         return DrawnBatches(clips, *data, **form, **how, vary=augment, seed=self.seed)
 
 

@@ -676,7 +676,7 @@ def test_a_run_on_drawn_poses_trains_from_the_pose_store_and_says_what_it_reads(
     assert not (DrawnRun(study, "drawn").open_folder("train") / "best.weights.h5").exists()  # drawn otherwise
 
 
-def test_clips_without_hands_are_drawn_black_and_told(study, recipes, capsys):
+def test_clips_without_hands_are_drawn_empty_and_told(study, recipes, capsys):
     recipes("drawn", {"model": "x3d-xs", "frames": 4, "size": 32, "drawing": {}, "train": {"batch_size": 9}})
     study.runs.append(RunSpec(recipe="drawn"))
     run = open_run(study, "drawn")
@@ -685,7 +685,7 @@ def test_clips_without_hands_are_drawn_black_and_told(study, recipes, capsys):
     first, *others = run.clips("val")["video_id"]
     run.poses[first] = np.zeros((1, 42, 3), np.float32)
     clips, _ = run.batches("val", run.config.train, vary=False)[0]
-    assert capsys.readouterr().out == f"drawn: 1 of {1 + len(others)} clips show no joints and are black\n"
+    assert capsys.readouterr().out == f"drawn: 1 of {1 + len(others)} clips show no joints and are drawn empty\n"
     assert [bool(clip.any()) for clip in clips] == [False, *[True] * len(others)]
 
 

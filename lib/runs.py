@@ -323,7 +323,7 @@ class RgbRun(Run):
         model = super().build()
         if self.config.weights:
             load_pretrained(model, self.config.model, self.config.weights)
-            if not WEIGHTS[self.config.weights].statistics:
+            if not WEIGHTS[self.config.weights].statistics and not self.has_ended():
                 batches = self.batches("train", self.config.train, vary=True, targets=False)
                 model.learn_statistics(batches[number][0] for number in range(min(LEARNING, len(batches))))
         return model

@@ -236,6 +236,16 @@ def test_kernels_of_i3d_that_are_products_become_s3ds_two_convolutions():
     np.testing.assert_array_equal(state["features.15.branch0.0.weight"], kernel)
 
 
+def test_a_kernel_of_i3d_whose_curve_adds_up_to_0_is_kept():
+    weights = of_i3d()
+    kernel = np.zeros((3, 3, 3, 64, 192), np.float32)
+    kernel[0], kernel[2] = 1, -1
+    state = separated(weights | {"Conv3d_2c_3x3_conv/kernel": kernel})
+    image, time = (state[f"features.3.{half}.0.weight"] for half in (0, 1))
+    found = image[5, 7, 0, 1, 1] * time[5, 5, :, 0, 0]
+    np.testing.assert_allclose(found, [1, 0, -1], atol=1e-4)
+
+
 def test_the_first_kernel_of_i3d_gives_s3d_what_it_gives_for_the_same_colours():
     weights, clip = of_i3d(), torch.rand(1, 3, 9, 20, 20)
     state = separated(weights)
@@ -257,6 +267,11 @@ def test_s3d_takes_i3ds_file_and_what_is_no_such_file_is_an_error(tmp_path, monk
     state, own = separated(of_i3d()), model.blocks[3].module.state_dict()
     torch.testing.assert_close(own["1.0.weight"].contiguous(), state["features.3.1.0.weight"].contiguous())
     np.testing.assert_array_equal(numpy(model.head.weights[0]), head)
+    monkeypatch.setattr(lib.models.torch_video, "read_flax", lambda path: {})
+    with pytest.raises(
+        StudyError, match=r"weights\.ckpt: these are not weights of I3D; 'Conv3d_1a_7x7_conv/kernel' is"
+    ):
+        load_published_weights(model, path)
     monkeypatch.undo()
     path.write_bytes(b"no pickle")
     with pytest.raises(StudyError, match=r"weights\.ckpt: not a readable file of Flax weights"):

@@ -255,7 +255,10 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
         for part in (*model.blocks, model.head)
         for key, value in part.module.state_dict().items()
     }
-    state = own | separated(read_flax(path)) if path.suffix == ".ckpt" else _read_state(path)
+    try:
+        state = own | separated(read_flax(path)) if path.suffix == ".ckpt" else _read_state(path)
+    except KeyError as error:
+        raise StudyError(f"{path}: these are not weights of I3D; {error} is missing") from None
     # The entries of a state dict are the module's own tensors.
     assign(own, state, path, model.name, without=None if head else model.head.name.replace("_", ".") + ".")
 
@@ -288,16 +291,15 @@ def separated(published: dict[str, np.ndarray]) -> dict[str, Tensor]:
         units |= {f"{block}_{unit}": f"{index}.branch{place}" for unit, place in BRANCHES.items()}
     state = {}
     for unit, place in units.items():
-        kernel = torch.from_numpy(published[f"Conv3d_{unit}_conv/kernel"]).permute(
-            4, 0, 3, 1, 2
-        )  # out, time, in, image
+        kernel = torch.from_numpy(published[f"Conv3d_{unit}_conv/kernel"])
+        kernel = kernel.permute(4, 0, 3, 1, 2)  # channels out, time, channels in, image
         beta = torch.from_numpy(published[f"Conv3d_{unit}_bn/beta"])
         if unit == "1a_7x7":  # I3D reads colours in [-1, 1]
             kernel = kernel * 2 * torch.tensor(S3D_COLOURS[1])[:, None, None]
         parts = [(f"features.{place}", kernel.transpose(1, 2), beta)]
         if kernel.shape[1] > 1:
             curves, norms, images = torch.linalg.svd(kernel.flatten(2), full_matrices=False)
-            sign = torch.sign(curves[:, :, 0].sum(1, keepdim=True))
+            sign = 1 - 2.0 * (curves[:, :, 0].sum(1, keepdim=True) < 0)
             over_image = (sign * norms[:, :1] * images[:, 0]).reshape(kernel[:, :1].shape).transpose(1, 2)
             over_time = torch.diag_embed((sign * curves[:, :, 0]).T).permute(1, 2, 0)[..., None, None]
             lift = torch.full_like(beta, LIFT)

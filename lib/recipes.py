@@ -56,6 +56,9 @@ class Recipe(Settings):
     variant: str = ""
     options: dict[str, Any] = Field({}, description="fields of the model's configuration")
     without: int = Field(0, ge=0, description="glosses whose clips no training sees, to measure new signs on")
+    start: str | None = Field(
+        None, pattern=RUNS, description="runs to start from, as <study>/<name of the runs>: that of the same seed"
+    )
     train: Training
 
 
@@ -82,9 +85,6 @@ class PoseRecipe(Recipe):
 
     reads: ClassVar[Stores] = "poses"
     max_frames: int = Field(250, ge=1, description="longer clips are resampled to this length")
-    start: str | None = Field(
-        None, pattern=RUNS, description="runs to start from, as <study>/<name of the runs>: that of the same seed"
-    )
     distil: Distillation | None = None
     pretrain: Pretraining | None = None
     augment: PoseAugment = PoseAugment()
@@ -106,8 +106,10 @@ class RgbRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_head(self) -> Self:
-        if self.head and not self.weights:
-            raise ValueError("head: training the head first needs published weights below it: set weights")
+        if self.weights and self.start:
+            raise ValueError("weights and start: a training begins with one of them; set the other to null")
+        if self.head and not (self.weights or self.start):
+            raise ValueError("head: training the head first needs trained weights below it: set weights or start")
         if self.head and self.head.mixed_precision != self.train.mixed_precision:
             raise ValueError("head.mixed_precision and train.mixed_precision differ, but it is one model: set both")
         return self

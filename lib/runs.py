@@ -112,12 +112,29 @@ class Run:
         return self._batches(rows["video_id"], labels, len(self.glosses), recipe.batch_size, vary=vary)
 
     def build(self) -> keras.Model:
-        """Build the untrained model from the run's seed. Raises StudyError naming an unknown or invalid option."""
+        """Build the model from the run's seed, with the weights that the recipe starts from, unless it is trained.
+
+        Raises StudyError naming an unknown or invalid option, and when the weights are not available.
+        """
+        model = self.untrained()
+        if self.config.start and not self.has_ended():
+            start_from(model, self, open_run(*find_seed(self.study, self.config.start, self.seed)))
+        return model
+
+    def untrained(self) -> keras.Model:
+        """Build the model from the run's seed alone. Raises StudyError naming an unknown or invalid option."""
         prepare(self.config.train, self.seed)
         try:
             return build(self.config.model, len(self.glosses), **self.options())
         except ValidationError as error:
             raise StudyError(f"recipe {self.recipe}, options: {explain(error, config_of(self.config.model))}") from None
+
+    def first_weights(self) -> str:
+        """The run that it starts from, as <study>/<run>, or "scratch"."""
+        if not self.config.start:
+            return "scratch"
+        study, run = find_seed(self.study, self.config.start, self.seed)
+        return f"{study.name}/{run}"
 
     def best(self) -> Path:
         """File of the best weights. Raises StudyError when the run was not trained on this machine."""
@@ -133,7 +150,7 @@ class Run:
         """
         path = self.best()
         with keras.device("cpu"):
-            model = Run.build(self)  # a ClipRun's own `build` would load published weights as well
+            model = self.untrained()
             model.load_weights(path)
         compute_in_float32(model)
         return model
@@ -249,16 +266,6 @@ class PoseRun(StoredPoses):
 
     kind = PoseRecipe
 
-    def build(self) -> keras.Model:
-        """Build the model with the weights that the recipe starts from, unless its training is over.
-
-        Raises StudyError when there are none.
-        """
-        model = super().build()
-        if self.config.start and not self.has_ended():
-            start_from(model, self, open_run(*find_seed(self.study, self.config.start, self.seed)))
-        return model
-
     def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True, **options: Any) -> PoseBatches:
         """See Run; where the recipe has teachers, the targets of a training that is not over are theirs."""
         batches = super().batches(split, recipe, vary=vary, targets=targets, **options)
@@ -285,11 +292,7 @@ class PoseRun(StoredPoses):
     def _input(self) -> dict[str, Any]:
         """The frames are the median in train, before long clips are shortened."""
         frames = int(np.median(self.content()["frames"]))
-        weights = "scratch"
-        if self.config.start:
-            study, run = find_seed(self.study, self.config.start, self.seed)
-            weights = f"{study.name}/{run}"
-        return {"input": self.study.layout, "frames": frames, "size": None, "weights": weights}
+        return {"input": self.study.layout, "frames": frames, "size": None, "weights": self.first_weights()}
 
     def show(self, split: str) -> tuple[str, str, np.ndarray]:
         """The first clip of a split that can be drawn: its id, gloss and poses, shortened as the model reads them.
@@ -315,11 +318,11 @@ class RgbRun(Run):
 
     def _input(self) -> dict[str, Any]:
         seen = self.sees + " differences" * bool(self.config.options.get("differences"))
-        weights = self.config.weights or "scratch"
-        return {"input": seen, "frames": self.config.frames, "size": self.config.size, "weights": weights}
+        form = {"frames": self.config.frames, "size": self.config.size}
+        return {"input": seen, **form, "weights": self.config.weights or self.first_weights()}
 
     def build(self) -> keras.Model:
-        """Build the model with the recipe's published weights. Raises StudyError when these are not available."""
+        """Build the model, here with the recipe's published weights, if it has any; see Run."""
         model = super().build()
         if self.config.weights:
             load_pretrained(model, self.config.model, self.config.weights)

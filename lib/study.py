@@ -204,7 +204,7 @@ class Study(StudyFile):
         kinds: dict[str, list[str]] = {}
         for spec in self.runs:
             recipe = self.planned(spec)
-            if not getattr(recipe, "start", None) and not getattr(recipe, "distil", None):
+            if not recipe.start and not getattr(recipe, "distil", None):
                 kinds.setdefault(self.origin(spec).family().kind, []).extend(run for run, _ in spec.runs())
         return kinds if len(kinds) > 1 else {}
 

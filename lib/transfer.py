@@ -1,4 +1,4 @@
-"""Transfer between runs of pose models: weights to start from, and trained runs as teachers.
+"""Transfer between runs: weights to start from, and trained runs as teachers of pose models.
 
 Nothing that a run gets from another one may have seen what the run is judged on; see `refuse_twins`.
 """
@@ -29,7 +29,7 @@ def checksums(run: Run) -> dict[str, str]:
 
     Those whose weights are not on this machine are left out. Raises StudyError where there is no such run.
     """
-    start, distil = (getattr(run.config, field, None) for field in ("start", "distil"))
+    start, distil = run.config.start, getattr(run.config, "distil", None)
     places = [(start, run.seed)] if start else []
     places += [(distil.teachers, seed) for seed in distil.seeds] if distil else []
     found = {}
@@ -64,7 +64,7 @@ def refuse_twins(run: Run, source: Run) -> None:
 def start_from(model: keras.Model, run: Run, source: Run) -> None:
     """Give the model of `run` the weights of a trained run of the same architecture.
 
-    The head gets what it has for the glosses that both know; the other glosses keep their random weights.
+    The classifier gets what it has for the glosses that both know; the other glosses keep their random weights.
     Raises StudyError when the source was not trained on this machine, differs in its options, or as `refuse_twins`.
     """
     refuse_twins(run, source)
@@ -74,21 +74,24 @@ def start_from(model: keras.Model, run: Run, source: Run) -> None:
     theirs = [known[run.glosses[label]] for label in shared]
     try:
         for layer, other in zip(model.layers, trained.layers, strict=True):
-            weights = other.get_weights()
-            if layer is model.head:
-                weights = [
-                    _columns(own, new, shared, theirs) for own, new in zip(layer.get_weights(), weights, strict=True)
-                ]
-            layer.set_weights(weights)
-    except ValueError as error:
+            if layer is model.classifier:
+                axis = 0 if hasattr(layer, "module") else -1  # of the glosses, in torch and in Keras
+                pairs = zip(layer.get_weights(), other.get_weights(), strict=True)
+                layer.set_weights([_with_known(own, new, shared, theirs, axis) for own, new in pairs])
+            elif hasattr(layer, "module"):  # of torch; its running statistics are no weights to Keras
+                layer.module.load_state_dict(other.module.state_dict())
+            else:
+                layer.set_weights(other.get_weights())
+    except (ValueError, RuntimeError) as error:
         problem = f"recipe {run.recipe} starts from {source.study.name}/{source.name}, but their options differ"
         raise StudyError(f"{problem} ({' '.join(str(error).split())}); use the same options") from error
 
 
-def _columns(own: np.ndarray, new: np.ndarray, shared: list[int], theirs: list[int]) -> np.ndarray:
-    """Own weights of a head (…, glosses), with those of the shared glosses replaced."""
-    own[..., shared] = new[..., theirs]
-    return own
+def _with_known(own: np.ndarray, new: np.ndarray, shared: list[int], theirs: list[int], axis: int) -> np.ndarray:
+    """Own weights of a classifier, with those of the shared glosses, which lie along `axis`, replaced."""
+    weights = own.copy()
+    np.moveaxis(weights, axis, 0)[shared] = np.moveaxis(new, axis, 0)[theirs]
+    return weights
 
 
 def lesson(run: Run, teachers: list[Run], weight: float) -> Callable[[Any, Any], Any]:

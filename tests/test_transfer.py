@@ -24,7 +24,15 @@ FIELDS = {"title": "Glosses", "sources": ["hands"], "split": "official", "layout
 
 
 @pytest.fixture
-def source(study, tmp_path, monkeypatch):
+def recipe(request, recipes):
+    """What a test asks for, or RECIPE, as the recipe of the study "three"."""
+    content = getattr(request, "param", RECIPE)
+    recipes("small", content)
+    return content
+
+
+@pytest.fixture
+def source(study, recipe, tmp_path, monkeypatch):
     """The study "three" with its run small-s4 trained, or at least with weights that nothing else has."""
     monkeypatch.setattr("lib.paths.STUDIES", tmp_path / "studies")
     (tmp_path / "studies").mkdir()
@@ -33,18 +41,20 @@ def source(study, tmp_path, monkeypatch):
     run = open_run(study, "small-s4")
     model, rng = run.build(), np.random.default_rng(0)
     model.set_weights([value + rng.normal(size=value.shape) for value in model.get_weights()])
+    for mean in (value for layer in model.layers if hasattr(layer, "module") for value in layer.module.buffers()):
+        mean.add_(1)  # running statistics of torch, which are no weights to Keras
     (run.folder / "train").mkdir(parents=True)
     model.save_weights(run.folder / "train" / BEST)
     return run
 
 
 @pytest.fixture
-def other(source, recipes):
+def other(source, recipe, recipes):
     """A function: a study of the first two of the glosses, in the other order, which starts from "three"."""
     index = source.index[source.index["label"] < 2].assign(label=lambda rows: 1 - rows["label"])
 
     def make(start=TEACHERS, seed=4, **changes):
-        recipes("next", {**RECIPE, "start": start, **changes})
+        recipes("next", {**recipe, "start": start, **changes})
         fields = {**FIELDS, "subset": 2, "runs": [{"recipe": "next", "seeds": [seed]}]}
         study = Study(name="two", root=source.study.root, **fields)
         study.paths.data.mkdir(parents=True, exist_ok=True)
@@ -66,14 +76,41 @@ def test_a_run_starts_from_the_weights_of_the_same_seed_with_the_glosses_in_its_
     assert other().facts(model, "val")["weights"] == "three/small-s4"
 
 
+def of_drawings(model):
+    """The recipe of a model that reads small drawings."""
+    return {"model": model, "frames": 4, "size": 32, "drawing": {}, "train": {"batch_size": 4}}
+
+
+LARGER = {"movinet-a0": 48, "x3d-xs": 48, "i3d": 32}  # I3D reads clips of one size
+
+
+@pytest.mark.parametrize("recipe", map(of_drawings, LARGER), indirect=True)
+def test_a_model_of_videos_starts_from_a_run_on_smaller_drawings(recipe, other, source):
+    model, trained = other(size=LARGER[recipe["model"]]).build(), source.trained()
+    clips = np.random.default_rng(1).random((2, 4, 32, 32, 3), np.float32)
+    np.testing.assert_allclose(numpy(model(clips))[:, ::-1], numpy(trained(clips))[:, :2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [of_drawings("x3d-xs")], indirect=True)
+def test_a_run_starts_from_published_weights_or_from_another_run(recipe, recipes):
+    recipes("both", recipe | {"start": TEACHERS, "weights": "x3d-xs"})
+    with pytest.raises(StudyError, match="weights and start: a training begins with one of them"):
+        read_recipe("both")
+    recipes("head", recipe | {"start": TEACHERS, "head": {"epochs": 1}})
+    assert read_recipe("head").head.epochs == 1
+    recipes("head", recipe | {"head": {"epochs": 1}})
+    with pytest.raises(StudyError, match="set weights or start"):
+        read_recipe("head")
+
+
 def test_a_gloss_that_the_source_does_not_know_keeps_its_random_weights(other, source):
     run = other()
     names = run.index["gloss"].replace({run.glosses[0]: "unheard"})
     run.index = run.index.assign(gloss=names)
     scratch = open_run(replace_start(run, None), run.name).build()
-    kernel, fresh = run.build().head.get_weights()[0], scratch.head.get_weights()[0]
+    kernel, fresh = run.build().classifier.get_weights()[0], scratch.classifier.get_weights()[0]
     np.testing.assert_array_equal(kernel[:, 0], fresh[:, 0])
-    np.testing.assert_array_equal(kernel[:, 1], source.trained().head.get_weights()[0][:, 0])
+    np.testing.assert_array_equal(kernel[:, 1], source.trained().classifier.get_weights()[0][:, 0])
 
 
 def replace_start(run, start):

@@ -19,7 +19,8 @@ class Family:
 
     name: of the model; with `sizes` the part before the dash, as in "x3d-s".
     builder: function (num_classes, config) that returns a built keras.Model of float32 logits. That of a clip model
-        also takes `clip`, (frames, height, width), and has a default for it.
+        also takes `clip`, (frames, height, width), and has a default for it. For runs that start from another one, the
+        model's attribute `classifier` is the layer with the weights of the glosses.
     config: subclass of Settings whose fields are the options of a recipe, by default none. It needs a field `size` in
         a family with sizes, `layout` in a pose model, and `freeze` where stages can be frozen.
     kind: what the model reads, stored clips or poses.

@@ -19,6 +19,7 @@ from lib.evaluation import (
     expected_calibration_error,
     most_confused,
     other_glosses,
+    paired_recipe_tests,
     paired_test,
     paired_tests,
     top1_either,
@@ -456,3 +457,32 @@ def test_paired_tests_correct_for_their_number_by_holm():
     assert table.loc[("b", "c"), "p_holm"] == pytest.approx(max(3 * p["ab"], 2 * p["bc"]))
     assert table.loc[("a", "c"), "p_holm"] == 1
     assert paired_tests({"a": a}).empty
+
+
+def test_recipes_with_one_seed_each_are_compared_as_their_runs_are():
+    a, b = from_right([True] * 9 + [False] * 3), from_right([False] * 7 + [True] * 5)
+    row, expected = paired_recipe_tests({"a": [a], "b": [b]}).iloc[0], paired_test(a, b)
+    assert row["p_value"] == pytest.approx(expected["p_value"])
+    assert (row["n"], row["difference"]) == (12, expected["difference"])
+
+
+def test_recipes_are_compared_by_the_share_of_their_seeds_that_are_right():
+    """Differences 1, 1/2, 1/2, -1/2 and 0: of the 16 choices of signs 8 have a sum as far from 0 as 3/2."""
+    a = [from_right(np.array(right, bool)) for right in ([1, 1, 1, 0, 0], [1, 1, 0, 0, 1])]
+    b = [from_right(np.array(right, bool)) for right in ([0, 1, 0, 1, 1], [0, 0, 0, 0, 0])]
+    assert paired_recipe_tests({"a": a, "b": b}).iloc[0].tolist() == ["a", "b", 5, pytest.approx(0.3), 0.5, 0.5]
+    assert paired_recipe_tests({"a": a, "same": a})["p_value"].tolist() == [1]
+    assert paired_recipe_tests({"a": a}).empty
+
+
+def test_recipes_whose_seeds_saw_other_clips_are_refused():
+    with pytest.raises(StudyError, match="same clips"):
+        paired_recipe_tests({"a": [from_right([True, True])], "b": [from_right([True])]})
+
+
+def test_many_clips_are_compared_by_the_same_draws_every_time():
+    """For 60 clips the exact p-value is that of the coins."""
+    a, b = from_right([True] * 38 + [False] * 22), from_right([False] * 38 + [True] * 22)
+    table = paired_recipe_tests({"a": [a], "b": [b]})
+    assert table["p_value"].item() == pytest.approx(binomtest(38, 60).pvalue, abs=0.01)
+    pd.testing.assert_frame_equal(paired_recipe_tests({"a": [a], "b": [b]}), table)

@@ -32,7 +32,7 @@ def functions():
 def test_lib_is_small():
     lines = {path.relative_to(REPOSITORY): len(path.read_text().splitlines()) for path in SOURCES}
     assert len(lines) <= 82
-    assert sum(lines.values()) <= 13850
+    assert sum(lines.values()) <= 13900
     assert {path: count for path, count in lines.items() if count > 400} == {}
 
 

@@ -126,6 +126,7 @@ class DrawnRecipe(RgbRecipe):
     """A recipe of an RGB model that reads drawn poses; see `lib.data.drawing`."""
 
     reads: ClassVar[Stores] = "poses"
+    distil: Distillation | None = None
     drawing: Drawing
     augment: PoseAugment = PoseAugment()
 

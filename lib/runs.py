@@ -256,6 +256,15 @@ class StoredPoses(Run):
         self.poses, self.layout = PoseStore.load(study.paths.poses).trimmed(), LAYOUTS[study.layout]
         self.frames = {video_id: len(clip) for video_id, clip in self.poses.items()}
 
+    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True, **options: Any) -> PoseBatches:
+        """See Run; where the recipe has teachers, the targets of a training that is not over are theirs."""
+        batches = super().batches(split, recipe, vary=vary, targets=targets, **options)
+        if self.config.distil and vary and targets and not self.has_ended():
+            how = self.config.distil
+            teachers = [open_run(*find_seed(self.study, how.teachers, seed)) for seed in how.seeds]
+            batches.teach = lesson(self, teachers, how.weight)
+        return batches
+
     def digest(self) -> str:
         """Of the poses themselves."""
         return digest_of([self.poses[video_id] for video_id in self.taught("train")["video_id"]])
@@ -265,15 +274,6 @@ class PoseRun(StoredPoses):
     """A run of a pose model."""
 
     kind = PoseRecipe
-
-    def batches(self, split: str, recipe: Training, *, vary: bool, targets: bool = True, **options: Any) -> PoseBatches:
-        """See Run; where the recipe has teachers, the targets of a training that is not over are theirs."""
-        batches = super().batches(split, recipe, vary=vary, targets=targets, **options)
-        if self.config.distil and vary and targets and not self.has_ended():
-            how = self.config.distil
-            teachers = [open_run(*find_seed(self.study, how.teachers, seed)) for seed in how.seeds]
-            batches.teach = lesson(self, teachers, how.weight)
-        return batches
 
     def _batches(self, ids: pd.Series, *data: Any, vary: bool) -> PoseBatches:
         clips, augment = [self.poses[video_id] for video_id in ids], self.config.augment if vary else None

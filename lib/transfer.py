@@ -1,4 +1,4 @@
-"""Transfer between runs: weights to start from, and trained runs as teachers of pose models.
+"""Transfer between runs: weights to start from, and trained runs of pose models as teachers.
 
 Nothing that a run gets from another one may have seen what the run is judged on; see `refuse_twins`.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from lib.data.twins import read_twins
+from lib.models import family_of
 from lib.settings import StudyError
 from lib.study import find_seed
 from lib.training import BEST
@@ -99,13 +100,18 @@ def lesson(run: Run, teachers: list[Run], weight: float) -> Callable[[Any, Any],
 
     A target is `weight` times the mean of the teachers' probabilities for these poses, and the gloss for the rest.
     Cross-entropy is linear in the target, so this is Hinton's loss at temperature 1.
-    Raises StudyError when a teacher was not trained here or knows other glosses, or as `refuse_twins`.
+    Raises StudyError on another backend than torch, when a teacher was not trained here, knows other glosses or reads
+    no poses, or as `refuse_twins`.
     """
+    if keras.backend.backend() != "torch":
+        raise StudyError(f"recipe {run.recipe}: teachers need torch; set KERAS_BACKEND=torch")
     models = []
     for teacher in teachers:
         refuse_twins(run, teacher)
         if teacher.glosses != run.glosses:
             raise StudyError(f"recipe {run.recipe}: {teacher.study.name}/{teacher.name} knows other glosses")
+        if family_of(teacher.config.model).kind != "poses":
+            raise StudyError(f"recipe {run.recipe}: {teacher.study.name}/{teacher.name} is no model of poses")
         models.append(teacher.build())
         models[-1].load_weights(teacher.best())
 

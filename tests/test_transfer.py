@@ -10,12 +10,13 @@ import yaml
 from scipy.special import softmax
 
 from helpers import RECIPE
+from lib.data.drawing import Pen
 from lib.data.twins import COLUMNS
 from lib.graphs import Recorded, numbers_made_on_device, recorded_step
 from lib.recipes import read_recipe
 from lib.runs import open_run
 from lib.settings import StudyError
-from lib.study import Study, find_seed
+from lib.study import RunSpec, Study, find_seed
 from lib.training import BEST, make_optimizer
 from lib.transfer import lesson
 
@@ -176,6 +177,28 @@ def test_a_distilled_run_trains_on_these_targets_and_is_validated_on_glosses(sou
     np.testing.assert_allclose(numpy(targets), softmax(numpy(source.trained()(poses)), axis=-1), atol=1e-5)
     assert set(np.unique(numpy(val[0][1]))) == {0, 1}
     assert run.train(run.build())["val_loss"].notna().all()
+
+
+def test_a_model_of_videos_learns_from_teachers_that_see_the_poses_it_sees_drawn(source, study, recipes, monkeypatch):
+    poses, draw = [], Pen.draw
+    monkeypatch.setattr(Pen, "draw", lambda pen, clip, *more: poses.append(clip) or draw(pen, clip, *more))
+    content = of_drawings("x3d-xs") | {"augment": {"rotation": 20, "splice": 0.5}}
+    recipes("drawn", content | {"distil": {"teachers": TEACHERS, "seeds": [4], "weight": 1.0}})
+    study.runs.append(RunSpec(recipe="drawn"))
+    run = open_run(study, "drawn")
+    _, targets = run.batches("train", run.config.train, vary=True)[0]
+    np.testing.assert_allclose(targets, softmax(numpy(source.trained()(np.array(poses))), axis=-1), atol=1e-5)
+    assert set(np.unique(run.batches("val", run.config.train, vary=False)[0][1])) == {0, 1}
+
+
+def test_a_teacher_reads_poses_and_needs_torch(source, study, recipes, monkeypatch):
+    recipes("drawn", of_drawings("x3d-xs"))
+    study.runs.append(RunSpec(recipe="drawn"))
+    with pytest.raises(StudyError, match="three/drawn is no model of poses"):
+        lesson(source, [open_run(study, "drawn")], 0.5)
+    monkeypatch.setattr("keras.backend.backend", lambda: "tensorflow")
+    with pytest.raises(StudyError, match="set KERAS_BACKEND=torch"):
+        lesson(source, [source], 0.5)
 
 
 def distilled(study, recipes):

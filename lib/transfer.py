@@ -74,8 +74,9 @@ def start_from(model: keras.Model, run: Run, source: Run) -> None:
     shared = [label for label, gloss in enumerate(run.glosses) if gloss in known]
     theirs = [known[run.glosses[label]] for label in shared]
     try:
+        classifier = model.get_layer(family_of(run.config.model).classifier)
         for layer, other in zip(model.layers, trained.layers, strict=True):
-            if layer is model.classifier:
+            if layer is classifier:
                 axis = 0 if hasattr(layer, "module") else -1  # of the glosses, in torch and in Keras
                 pairs = zip(layer.get_weights(), other.get_weights(), strict=True)
                 layer.set_weights([_with_known(own, new, shared, theirs, axis) for own, new in pairs])

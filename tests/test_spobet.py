@@ -105,7 +105,7 @@ def test_unknown_model_and_unknown_or_wrong_option_are_errors():
 def test_the_embedding_is_what_the_head_reads_at_length_one(models, name):
     model, poses = models[name], poses_of(CONFIGS[name])
     summary, embedding = numpy(model.summary(poses)), numpy(model.embed(poses))
-    kernel, bias = (numpy(weight) for weight in model.classifier.weights)
+    kernel, bias = (numpy(weight) for weight in model.head.weights)
     np.testing.assert_allclose(summary @ kernel + bias, logits(model, poses), atol=1e-4)
     np.testing.assert_allclose(embedding, summary / np.linalg.norm(summary, axis=1, keepdims=True), atol=1e-6)
     assert embedding.dtype == np.float32
@@ -388,12 +388,12 @@ def test_pretraining_lowers_the_loss_and_changes_the_encoder_that_the_model_goes
     masked = MaskedFrames(model, share=0.3)
     train = PoseBatches(clips, None, 10, 4, max_frames=12)
     masked(train[0][0])
-    encoder, head = model.encoder.embed.get_weights()[0].copy(), model.classifier.get_weights()[0].copy()
+    encoder, head = model.encoder.embed.get_weights()[0].copy(), model.head.get_weights()[0].copy()
     history = fit(masked, recipe, train, train, tmp_path, classify=False)
     assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
     assert history["val_loss"].iloc[-1] < 0.8 * history["val_loss"].iloc[0]
     assert np.abs(model.encoder.embed.get_weights()[0] - encoder).max() > 1e-3
-    np.testing.assert_array_equal(model.classifier.get_weights()[0], head)
+    np.testing.assert_array_equal(model.head.get_weights()[0], head)
 
 
 # ---- both backends -------------------------------------------------------------------------------------
@@ -472,10 +472,10 @@ def test_pretraining_runs_on_both_backends(outcomes):
 def test_cosine_logits_are_the_scaled_cosines_of_the_clips_and_the_glosses_vectors():
     model = model_of({**PLUS, "cosine": 20.0})
     poses = poses_of(PLUS)
-    summary, kernel = numpy(model.summary(poses)), numpy(model.classifier.kernel)
+    summary, kernel = numpy(model.summary(poses)), numpy(model.head.kernel)
     cosine = summary @ kernel / np.linalg.norm(summary, axis=1)[:, None] / np.linalg.norm(kernel, axis=0)
     np.testing.assert_allclose(numpy(model(poses)), 20 * cosine, atol=1e-3)
-    model.classifier.kernel.assign(3 * model.classifier.kernel)
+    model.head.kernel.assign(3 * model.head.kernel)
     np.testing.assert_allclose(numpy(model(poses)), 20 * cosine, atol=1e-3)
 
 

@@ -175,9 +175,9 @@ def test_weights_of_convolutions_lie_channels_last():
 def test_loading_leaves_the_new_head_alone_and_takes_everything_else(family, tmp_path):
     network = published(family, (5, 40, 40), classes=400)
     model = build(family)
-    head = [weight.copy() for weight in model.classifier.get_weights()]
+    head = [weight.copy() for weight in model.head.get_weights()]
     load_published_weights(model, save(network, tmp_path / "weights", family))
-    for before, after in zip(head, model.classifier.get_weights(), strict=True):
+    for before, after in zip(head, model.head.get_weights(), strict=True):
         np.testing.assert_array_equal(after, before)
     loaded = {
         f"{block.name.replace('_', '.')}.{key}": value
@@ -261,12 +261,12 @@ def test_s3d_takes_i3ds_file_and_what_is_no_such_file_is_an_error(tmp_path, monk
     import lib.models.torch_video
 
     model, path = build("s3d"), tmp_path / "weights.ckpt"
-    head = numpy(model.classifier.weights[0]).copy()
+    head = numpy(model.head.weights[0]).copy()
     monkeypatch.setattr(lib.models.torch_video, "read_flax", lambda path: of_i3d())
     load_published_weights(model, path)
     state, own = separated(of_i3d()), model.blocks[3].module.state_dict()
     torch.testing.assert_close(own["1.0.weight"].contiguous(), state["features.3.1.0.weight"].contiguous())
-    np.testing.assert_array_equal(numpy(model.classifier.weights[0]), head)
+    np.testing.assert_array_equal(numpy(model.head.weights[0]), head)
     monkeypatch.setattr(lib.models.torch_video, "read_flax", lambda path: {})
     with pytest.raises(
         StudyError, match=r"weights\.ckpt: these are not weights of I3D; 'Conv3d_1a_7x7_conv/kernel' is"
@@ -298,7 +298,7 @@ def test_a_missing_or_broken_file_is_an_error_that_names_it(tmp_path):
 
 def train(model, optimizer="sgd"):
     """One step of training; gives the weights and statistics it changed, as (layer, name in the torch module)."""
-    parts = [*model.blocks, model.classifier]
+    parts = [*model.blocks, model.head]
     state = lambda: {(p.name, k): v.clone() for p in parts for k, v in p.module.state_dict().items()}  # noqa: E731
     before = state()
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -315,19 +315,18 @@ def test_every_parameter_of_the_head_and_of_the_blocks_gets_a_gradient(family):
                 torch.nn.init.ones_(module.weight)  # X3D begins with 0 at the end of a residual: no gradient inside it
     clips, labels = clips_of(4), torch.arange(4)
     torch.nn.functional.cross_entropy(model(clips, training=True), labels).backward()
-    head = list(model.classifier.module.parameters())
+    head = list(model.head.module.parameters())
     assert [weight.shape[0] for weight in head] == [CLASSES, CLASSES]
-    parts = [*model.blocks, model.classifier]
-    for part in parts:
+    for part in (*model.blocks, model.head):
         assert all(w.grad is not None and w.grad.abs().max() > 0 for w in part.module.parameters()), part.name
-    assert len(model.trainable_variables) == sum(len(list(part.module.parameters())) for part in parts)
+    assert len(model.trainable_variables) == sum(len(list(p.module.parameters())) for p in (*model.blocks, model.head))
 
 
 @every_family
 def test_a_fit_trains_and_saved_weights_give_the_same_predictions(family, tmp_path, capsys):
     model = build(family)
     changed = train(model, "adam")
-    assert {name for name, _ in changed} == {p.name for p in (*model.blocks, model.classifier) if p.weights}
+    assert {name for name, _ in changed} == {p.name for p in (*model.blocks, model.head) if p.weights}
     model.save_weights(tmp_path / "model.weights.h5")
     other = build(family, seed=1)
     expected = model.predict(clips_of(), verbose=0)
@@ -344,11 +343,11 @@ def test_frozen_blocks_keep_weights_and_statistics_and_the_others_train(family):
     names = [block.name for block in model.blocks if block.weights]
     frozen = {block.name for block in model.blocks[:4]} & set(names)
     assert frozen
-    assert {name for name, _ in train(model)} == set(names) - frozen | {model.classifier.name}
+    assert {name for name, _ in train(model)} == set(names) - frozen | {model.head.name}
     freeze(model, len(model.blocks))
-    assert {name for name, _ in train(model)} == {model.classifier.name}
+    assert {name for name, _ in train(model)} == {model.head.name}
     freeze(model, 0)
-    assert {name for name, _ in train(model)} == {*names, model.classifier.name}
+    assert {name for name, _ in train(model)} == {*names, model.head.name}
     with pytest.raises(ValueError, match="stages to freeze, not 99"):
         freeze(model, 99)
 
@@ -411,7 +410,7 @@ def test_dropout_is_the_one_asked_for(family):
     model = build(family, dropout=0.9, freeze=6)  # frozen blocks give the same features each time
     freeze(model, len(model.blocks))
     draws = [numpy(model(clips, training=True)) for _ in range(2)]
-    from_features = draws[0] - numpy(model.classifier.module.bias)
+    from_features = draws[0] - numpy(model.head.module.bias)
     assert np.abs(draws[0] - draws[1]).max() > 0.1 * np.abs(from_features).max()
     np.testing.assert_array_equal(logits(model, clips), logits(model, clips))
 

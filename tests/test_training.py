@@ -176,7 +176,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_features_and_log
     prepare(Training(mixed_precision=True), 0)
     model = build("spobet", CLASSES, **TINY)
     assert model.encoder.embed.compute_dtype == "bfloat16"
-    assert model.features.compute_dtype == model.classifier.compute_dtype == "float32"
+    assert model.features.compute_dtype == model.head.compute_dtype == "float32"
     assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
     prepare(Training(), 0)
     assert build("spobet", CLASSES, **TINY).encoder.embed.compute_dtype == "float32"

@@ -79,16 +79,16 @@ def test_a_run_starts_from_the_weights_of_the_same_seed_with_the_glosses_in_its_
 
 def of_drawings(model):
     """The recipe of a model that reads small drawings."""
-    return {"model": model, "frames": 4, "size": 32, "drawing": {}, "train": {"batch_size": 4}}
+    return {"model": model, "frames": 8, "size": 32, "drawing": {}, "train": {"batch_size": 4}}
 
 
-LARGER = {"movinet-a0": 48, "x3d-xs": 48, "i3d": 32}  # I3D reads clips of one size
+LARGER = {"movinet-a0": 48, "x3d-xs": 48, "i3d": 32, "s3d": 32}  # I3D reads clips of one size
 
 
 @pytest.mark.parametrize("recipe", map(of_drawings, LARGER), indirect=True)
 def test_a_model_of_videos_starts_from_a_run_on_smaller_drawings(recipe, other, source):
     model, trained = other(size=LARGER[recipe["model"]]).build(), source.trained()
-    clips = np.random.default_rng(1).random((2, 4, 32, 32, 3), np.float32)
+    clips = np.random.default_rng(1).random((2, 8, 32, 32, 3), np.float32)
     np.testing.assert_allclose(numpy(model(clips))[:, ::-1], numpy(trained(clips))[:, :2], rtol=1e-4, atol=1e-5)
 
 
@@ -109,9 +109,9 @@ def test_a_gloss_that_the_source_does_not_know_keeps_its_random_weights(other, s
     names = run.index["gloss"].replace({run.glosses[0]: "unheard"})
     run.index = run.index.assign(gloss=names)
     scratch = open_run(replace_start(run, None), run.name).build()
-    kernel, fresh = run.build().classifier.get_weights()[0], scratch.classifier.get_weights()[0]
+    kernel, fresh = run.build().head.get_weights()[0], scratch.head.get_weights()[0]
     np.testing.assert_array_equal(kernel[:, 0], fresh[:, 0])
-    np.testing.assert_array_equal(kernel[:, 1], source.trained().classifier.get_weights()[0][:, 0])
+    np.testing.assert_array_equal(kernel[:, 1], source.trained().head.get_weights()[0][:, 0])
 
 
 def replace_start(run, start):

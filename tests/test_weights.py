@@ -260,9 +260,9 @@ def test_published_state_of_a_torch_model_goes_into_all_but_the_head(folder, mon
     torch.save(published.state_dict(), file)
     monkeypatch.setitem(weights.WEIGHTS, "s3d", weights.WEIGHTS["s3d"]._replace(sha256=None))
     model = build("s3d", 5, clip=(8, 32, 32))
-    head = [weight.detach().clone() for weight in model.classifier.module.parameters()]
+    head = [weight.detach().clone() for weight in model.head.module.parameters()]
     load_pretrained(model, "s3d", "s3d")
     own = model.blocks[0].module.state_dict()
     for key, value in published.features[0].state_dict().items():
         assert torch.equal(own[key], value)
-    assert all(torch.equal(a, b) for a, b in zip(head, model.classifier.module.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(head, model.head.module.parameters(), strict=True))

@@ -19,8 +19,7 @@ class Family:
 
     name: of the model; with `sizes` the part before the dash, as in "x3d-s".
     builder: function (num_classes, config) that returns a built keras.Model of float32 logits. That of a clip model
-        also takes `clip`, (frames, height, width), and has a default for it. For runs that start from another one, the
-        model's attribute `classifier` is the layer with the weights of the glosses.
+        also takes `clip`, (frames, height, width), and has a default for it.
     config: subclass of Settings whose fields are the options of a recipe, by default none. It needs a field `size` in
         a family with sizes, `layout` in a pose model, and `freeze` where stages can be frozen.
     kind: what the model reads, stored clips or poses.
@@ -29,6 +28,7 @@ class Family:
     notebook: trains and evaluates a run.
     stages: the number of stages that can be frozen, or a function of the size that returns it. The model's attribute
         `stages` lists them from the input on, each a layer or a list of layers.
+    classifier: name of the layer whose weights are those of the glosses, for runs that start from another one.
     weights: function (model, path) that loads published weights into all but the classifier.
     published: table of published costs by model, see lib.models.cost.
     pretraining: class (model, share, span, seed) that pre-trains a model.
@@ -43,6 +43,7 @@ class Family:
     notebook: str = "13_own_model"
     sizes: tuple[str, ...] = ()
     stages: int | str | None = None
+    classifier: str = "head"
     weights: str | None = None
     published: str | None = None
     pretraining: str | None = None
@@ -74,6 +75,7 @@ _ROWS = (
         notebook="04_movinet",
         sizes=("a0", "a1", "a2", "a3", "a4", "a5"),
         stages="lib.models.movinet_sizes:count_stages",
+        classifier="classifier",
         weights="lib.models.movinet_weights:load_published_weights",
         published="lib.models.movinet:PUBLISHED",
     ),
@@ -83,6 +85,7 @@ _ROWS = (
         config="lib.models.torch_video:S3DConfig",
         notebook="06_s3d",
         stages=16,
+        classifier="classifier_1",
         weights="lib.models.torch_video:load_published_weights",
         published="lib.models.torch_video:PUBLISHED",
     ),
@@ -101,6 +104,7 @@ _ROWS = (
         notebook="07_x3d",
         sizes=("xs", "s", "m", "l"),
         stages=6,
+        classifier="blocks_5_proj",
         weights="lib.models.torch_video:load_published_weights",
         published="lib.models.torch_video:PUBLISHED",
     ),

@@ -75,10 +75,8 @@ def build_i3d(num_classes: int, config: I3DConfig, clip: tuple[int, int, int] = 
         norm = layers.BatchNormalization(momentum=config.momentum, center=False, scale=False, dtype="float32")
         x = norm(x)
     x = layers.Dropout(config.dropout, name="dropout")(x)
-    classifier = layers.Conv3D(num_classes, 1, dtype="float32", name="head")
-    logits = layers.GlobalAveragePooling3D(dtype="float32", name="logits")(classifier(x))
-    model = keras.Model(clips, logits, name="i3d")
-    model.classifier = classifier
+    x = layers.Conv3D(num_classes, 1, dtype="float32", name="head")(x)
+    model = keras.Model(clips, layers.GlobalAveragePooling3D(dtype="float32", name="logits")(x), name="i3d")
     model.stages = [[layer for layer in model.layers if layer.name.startswith(f"Conv3d_{stage}_")] for stage in STAGES]
     if config.norm_features:
         model.norm_features = norm

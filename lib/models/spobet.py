@@ -63,10 +63,10 @@ class Spobet(keras.Model):
         self.pooled = layers.Dense(2 * config.width, activation="silu", name="pooled") if config.pool else None
         self.dropout = layers.Dropout(config.head_dropout)
         head = {"units": num_classes, "dtype": "float32", "name": "head"}
-        self.classifier = CosineHead(config.cosine, use_bias=False, **head) if config.cosine else layers.Dense(**head)
+        self.head = CosineHead(config.cosine, use_bias=False, **head) if config.cosine else layers.Dense(**head)
 
     def call(self, poses: Any, training: bool = False) -> Any:
-        return self.classifier(self.dropout(self.summary(poses, training=training), training=training))
+        return self.head(self.dropout(self.summary(poses, training=training), training=training))
 
     def summary(self, poses: Any, training: bool = False) -> Any:
         """What the head reads of each clip, (batch, width), or (batch, 2 * width) with `pool`."""
@@ -83,7 +83,7 @@ class Spobet(keras.Model):
         """Logits (batch, num_classes) and embeddings (see `embed`), without computing anything twice."""
         summary = self.summary(poses)
         vector = ops.cast(summary, "float32")
-        return self.classifier(summary), vector / length(vector, -1)
+        return self.head(summary), vector / length(vector, -1)
 
     def attention(self, poses: Any) -> Any:
         """Attention scores (batch, depth, heads, 1 + tokens, 1 + tokens); row and column 0: classification token.

@@ -190,7 +190,7 @@ class TorchVideoModel(keras.Model):
                 1, config.momentum, center=False, scale=False, dtype="float32"
             )
         self.dropout = layers.Dropout(config.dropout, dtype="float32", name="dropout")
-        self.classifier = _wrapped(*head)
+        self.head = _wrapped(*head)
 
     @property
     def stages(self) -> list[layers.Layer]:
@@ -214,7 +214,7 @@ class TorchVideoModel(keras.Model):
         features = ops.cast(x, "float32")
         features = features if self.norm_features is None else self.norm_features(features, training=training)
         features = self.dropout(features, training=training)
-        return ops.mean(self.classifier(features, training=training), axis=(2, 3, 4))
+        return ops.mean(self.head(features, training=training), axis=(2, 3, 4))
 
     def learn_statistics(self, batches: Iterable[Any]) -> None:
         """Set the mean and variance of all normalisations to those in these batches of clips."""
@@ -252,7 +252,7 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
     """
     own = {
         f"{part.name.replace('_', '.')}.{key}": value
-        for part in (*model.blocks, model.classifier)
+        for part in (*model.blocks, model.head)
         for key, value in part.module.state_dict().items()
     }
     try:
@@ -260,7 +260,7 @@ def load_published_weights(model: TorchVideoModel, path: Path, *, head: bool = F
     except KeyError as error:
         raise StudyError(f"{path}: these are not weights of I3D; {error} is missing") from None
     # The entries of a state dict are the module's own tensors.
-    assign(own, state, path, model.name, without=None if head else model.classifier.name.replace("_", ".") + ".")
+    assign(own, state, path, model.name, without=None if head else model.head.name.replace("_", ".") + ".")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -234,6 +234,14 @@ def test_shipped_study_is_valid_and_says_what_it_costs(path):
         assert part in comment
 
 
+def test_the_study_of_drawn_gestures_trains_the_models_of_videos_as_gestures_does():
+    one, both = (load_study(name, "data", require_data=False) for name in ("gestures", "gestures-drawn"))
+    assert both.clips == one.clips
+    for name in ("movinet-a0-k600", "movinet-a0-scratch"):
+        specs = [next(spec for spec in study.runs if spec.title == name) for study in (one, both)]
+        assert specs[0] == specs[1].model_copy(update={"seeds": None})
+
+
 def test_the_study_of_whole_pictures_differs_from_gestures_in_nothing_but_the_crop():
     crop, whole = (load_study(name, "data", require_data=False) for name in ("gestures", "gestures-uncropped"))
     assert crop.clips == whole.clips.model_copy(update={"find_person": True})

@@ -362,6 +362,17 @@ def test_momentum_is_the_share_of_the_old_statistics_that_a_step_keeps(family):
     np.testing.assert_allclose(norm.running_mean.numpy(), 0.25 * seen[0].detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(("options", "scale"), [({}, 0.0), ({"residual": 0.5}, 0.5)])
+def test_residual_branches_of_x3d_begin_as_published_or_at_the_scale_asked_for(options, scale):
+    weights = create_x3d().state_dict()
+    last = [key for key, value in weights.items() if key.endswith("norm_c.weight") and not value.any()]
+    assert len(last) == 26  # blocks of X3D-S and X3D-M
+    blocks = [layer.module for layer in build("x3d", **options).blocks[:-1]]
+    for key in last:
+        block, name = key.removeprefix("blocks.").split(".", 1)
+        np.testing.assert_array_equal(blocks[int(block)].get_parameter(name).detach(), scale)
+
+
 @every_family
 def test_with_fixed_norms_training_computes_what_inference_does_and_keeps_the_statistics(family):
     model = build(family, fix_norm=True, dropout=0.0)

@@ -71,6 +71,7 @@ class X3DConfig(ClipConfig):
     size: Literal["xs", "s", "m", "l"] = "s"
     dropout: float = Field(0.5, ge=0, lt=1, description="of the pooled features before the head")
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the running mean and variance kept at each step")
+    residual: float = Field(0.0, ge=0, description="initial scale of each block's residual branch; learned")
 
 
 def build_s3d(num_classes: int, config: S3DConfig, clip: tuple[int, int, int] | None = None) -> TorchVideoModel:
@@ -114,6 +115,9 @@ def build_x3d(num_classes: int, config: X3DConfig, clip: tuple[int, int, int] | 
     *blocks, head = network.blocks
     head.pool.pool = nn.AdaptiveAvgPool3d(1)  # the published window spans all features of the published clip
     _set_momentum(network, config.momentum)
+    for module in network.modules():
+        if getattr(module, "block_final_bn", False):
+            nn.init.constant_(module.weight, config.residual)
     for parent in list(network.modules()):
         for key, child in parent.named_children():
             if isinstance(child, Swish):

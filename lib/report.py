@@ -188,11 +188,12 @@ def beside_published(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """Models of videos that read drawn poses, beside what was published of the same models on videos.
 
     table: of `comparison`. A row for each model and size: of its runs the one with the highest validation top-1, as
-    what was published are single runs, too. Columns model (such as "movinet-a0"), family, run, top1, low, high (Wilson
+    what was published are single runs, too. Runs that start from another study's, which has more glosses than the
+    published ones saw, are left out. Columns model (such as "movinet-a0"), family, run, top1, low, high (Wilson
     95 %), published_top1, published_low, published_high and published_n; these are empty where nothing was published.
     Highest published figure first.
     """
-    drawn = table[(table["runs"] == 1) & table["input"].str.startswith(DRAWN)]
+    drawn = table[(table["runs"] == 1) & table["input"].str.startswith(DRAWN) & ~table["weights"].str.contains("/")]
     rows = []
     for row in drawn.sort_values("val_top1", ascending=False, kind="stable").to_dict("records"):
         size = row["variant"].partition("-")[0]

@@ -333,12 +333,14 @@ def test_a_table_of_twins_that_lacks_a_column_is_named(make_study):
 
 @pytest.fixture
 def drawn(make_study):
-    """MoViNet-A0 with two seeds and from published weights, I3D, S3D with three, all on drawn poses; I3D on videos."""
-    movinet = [{"recipe": "movinet-a0", "seeds": [0, 1]}, {"recipe": "movinet-a0", "name": "movinet-a0-k600"}]
+    """MoViNet-A0 with two seeds, from published weights and from a study's, I3D, S3D with three; I3D on videos, too."""
+    movinet = [{"recipe": "movinet-a0", "seeds": [0, 1]}]
+    movinet += [{"recipe": "movinet-a0", "name": f"movinet-a0-{name}"} for name in ("k600", "transfer")]
     s3d = {"recipe": "s3d", "seeds": [0, 1, 2]}
     study = make_study([*movinet, s3d, {"recipe": "i3d", "name": "i3d-drawn"}, {"recipe": "i3d"}])
     for name, variant, right in (("s0", "a0-drawn", 3), ("s1", "a0-drawn", 6), ("k600", "a0-k600-drawn", 5)):
         write_run(study, f"movinet-a0-{name}", "movinet", variant, right=right, input="drawn")
+    write_run(study, "movinet-a0-transfer", "movinet", "a0-drawn", right=9, input="drawn", weights="large/movinet-s0")
     for seed in (0, 1, 2):  # the mean of three equal floats may be larger than each
         write_run(study, f"s3d-s{seed}", "s3d", "drawn", right=8, input="drawn differences")
     write_run(study, "i3d-drawn", "i3d", "drawn", right=2, input="drawn")

@@ -24,6 +24,12 @@ def test_training_curves_show_loss_and_accuracy_of_both_splits():
     assert drawn == [[3.0, 2.0], [3.5, 2.5], [0.1, 0.5], [0.2, 0.4]]
 
 
+def test_validation_curve_joins_the_epochs_that_were_validated():
+    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "loss": [4, 3, 2, 1], "val_loss": [np.nan, 3, np.nan, 2]})
+    _, validation = runs.training_curves(history).axes[0].lines
+    assert validation.get_xydata().tolist() == [[2, 3], [4, 2]]
+
+
 def test_accuracy_figure_has_interval_published_figure_and_chance():
     table = pd.DataFrame(
         {

@@ -22,13 +22,15 @@ COLOURS = "viridis"  # from low to high accuracy
 def training_curves(history: pd.DataFrame, title: str = "") -> Figure:
     """Loss and, where the history has it, accuracy of training and validation by epoch.
 
-    history: columns epoch, loss and val_loss, and perhaps accuracy and val_accuracy.
+    history: columns epoch, loss and val_loss, and perhaps accuracy and val_accuracy. Validation is empty in epochs that
+    a recipe's `validate_every` leaves out; the line joins the others.
     """
     panels = ["loss", "accuracy"] if "accuracy" in history else ["loss"]
+    validated = history.dropna(subset="val_loss")
     figure, axes = subplots(1, len(panels), size=(5 * len(panels), 3.5), squeeze=False, title=title)
     for ax, name in zip(axes[0], panels, strict=True):
         ax.plot(history["epoch"], history[name], label="training")
-        ax.plot(history["epoch"], history[f"val_{name}"], label="validation")
+        ax.plot(validated["epoch"], validated[f"val_{name}"], label="validation")
         ax.set(xlabel="epoch", title=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "accuracy" in panels:

@@ -285,13 +285,12 @@ class PoseRun(StoredPoses):
         return {**self.config.options, "layout": self.study.layout}
 
     def example(self) -> np.ndarray:
-        """Poses of the median length in train, float32 (1, frames, joints, 3)."""
-        frames = min(self._input()["frames"], self.config.max_frames)
-        return np.ones((1, frames, len(self.layout.joints), 3), np.float32)
+        """Poses of the median length in train, as the model reads them, float32 (1, frames, joints, 3)."""
+        return np.ones((1, self._input()["frames"], len(self.layout.joints), 3), np.float32)
 
     def _input(self) -> dict[str, Any]:
-        """The frames are the median in train, before long clips are shortened."""
-        frames = int(np.median(self.content()["frames"]))
+        """The frames are the median in train, of clips shortened as the model reads them."""
+        frames = min(int(np.median(self.content()["frames"])), self.config.max_frames)
         return {"input": self.study.layout, "frames": frames, "size": None, "weights": self.first_weights()}
 
     def show(self, split: str) -> tuple[str, str, np.ndarray]:

@@ -190,6 +190,13 @@ def test_clips_of_a_run_are_the_present_ones_in_index_order_without_empty_ends(s
     assert batches[0][0].shape == (4, 16, 42, 3)  # 12 frames at most, then to a multiple of 8
 
 
+def test_a_run_tells_of_frames_as_the_model_reads_them(study):
+    run = PoseRun(study, "small-s0")
+    model = run.build()
+    assert np.median(run.content()["frames"]) > 12
+    assert run.facts(model, "test")["frames"] == run.example().shape[1] == 12
+
+
 def test_the_clip_to_draw_is_the_first_with_enough_joints_then_that_with_most_then_one_of_another_split(study):
     run = PoseRun(study, "small-s0")
     of_test = run.clips("test")["video_id"].tolist()

@@ -513,7 +513,7 @@ def test_a_changed_page_is_noticed(partly_committed):
         recompute(partly_committed)
 
 
-LARGE = ("wlasl1000-hands", "wlasl2000-hands", "wlasl2000-drawn")
+LARGE = ("wlasl1000-hands", "wlasl2000-hands")
 
 
 def test_the_reports_of_thousands_of_glosses_stay_small():
